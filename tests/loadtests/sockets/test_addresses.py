@@ -3,6 +3,7 @@
 import _socket
 import contextlib
 import json
+import os
 import socket
 import tempfile
 import textwrap
@@ -108,7 +109,7 @@ def test_reply_path_is_where_the_server_can_see_it(tmp_path, monkeypatch, writab
     (tmp_path / "s" / "in").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other"))
-    monkeypatch.setattr(addresses.os, "access", lambda path, mode: bool(writable) and path == tmp_path / writable)
+    monkeypatch.setattr(os, "access", lambda path, mode: bool(writable) and path == tmp_path / writable)
     with addresses.reply_path(str(tmp_path / "s" / "in" / "sock")) as path:
         parent = tmp_path / (where or "other")
         assert Path(path).parent.parent == parent

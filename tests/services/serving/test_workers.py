@@ -1,11 +1,17 @@
 """How the parent of workers ends: whether all conversations have ended by themselves, which is its exit code."""
 
+import os
+import signal
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 
 from lab.base.paths import ROOT
+from services.serving import workers
+from services.serving.workers import Workers
+from tests.support.fakes import Clock
 
 # Two workers, and a parent that is told to stop as soon as both wait for that. It prints what `serve` returns.
 PARENT = """
@@ -85,3 +91,32 @@ def test_parent_that_has_to_kill_a_worker_is_not_clean() -> None:
     # The other one may have been too slow as well.
     assert logged.replace(" 2 ", " 1 ") == "the grace period of 0 s is over: 1 workers are killed"
     assert printed == "False"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_workers_have_a_second_more_than_their_conversations(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """A worker keeps the grace period itself, and logs what it has cut off."""
+    clock = Clock()
+    steps: list[Any] = []
+    parent = Workers.__new__(Workers)
+    parent._listeners, parent._pids, parent._grace = [], {7: 0}, 2.5
+
+    class Stop:
+        def wait(self, deadline: float | None) -> None:
+            assert deadline is not None
+            steps.append(deadline - clock.now)
+            clock.now = deadline if late else deadline - 0.1
+
+    def collect() -> list[int]:
+        if late:
+            return []
+        parent._pids.clear()
+        return [0]
+
+    monkeypatch.setattr(workers, "time", clock)
+    monkeypatch.setattr(parent, "_collect", collect)
+    monkeypatch.setattr(os, "kill", lambda pid, number: steps.append((pid, number)))
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: steps.append((pid, "collected")))
+    assert parent._drain(cast(Any, Stop())) is not late
+    killed: list[Any] = [(7, signal.SIGKILL), (7, "collected")]
+    assert steps == [(7, signal.SIGTERM), 3.5, *(killed if late else [])]
