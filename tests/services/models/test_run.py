@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import services.run
-from services.protocol import SERVICES
+from services.protocol import SERVICES, Limits
 from services.serving.listeners import ListenError, parse_listens
 
 
@@ -125,6 +127,19 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
             assert f"{line}\r\n".encode() in info
         assert b"connection_bytes:%d\r\n" % description["limits"]["connection_bytes"] in info
         assert b"gil_enabled:%d\r\n" % description["gil"] in info
+
+
+def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read each time, as by each worker for itself."""
+    model = SimpleNamespace(WHEN_FULL="refuse")
+    info = services.run._info("mine", cast(Any, model), Limits(idle=7.0))
+    monkeypatch.setattr(services.run, "_STARTED", 1000.0)
+    monkeypatch.setattr(services.run, "time", SimpleNamespace(monotonic=lambda: 1012.9))
+    lines = info().split("\r\n")
+    assert "uptime_in_seconds:12" in lines
+    assert {"model:mine", f"process_id:{os.getpid()}", "when_full:refuse", "idle:7.0"} <= set(lines)
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    assert "process_id:7\r\n" in info()
 
 
 def test_all_means_every_service_that_the_transport_carries() -> None:
