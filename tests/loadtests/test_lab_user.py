@@ -169,6 +169,39 @@ except StopTest as error:
 environment.events.test_stop.fire(environment=environment)
 shown["after_refusal"] = idle
 
+# What a process sets up before there is a user.
+steps = []
+
+
+def note(name):
+    return lambda *given, **more: steps.append([name, *more.values()])
+
+
+for name in ("WindowCounter", "RunTime", "Window"):
+    setattr(locustfile, name, note(name))
+locustfile.check_form = lambda environment, check: steps.append(["form", check("asked")])
+locustfile.RECORDER = SimpleNamespace(attach=note("recorder"))
+locustfile.rate_shares = SimpleNamespace(attach=note("shares"))
+locustfile.lifeline = SimpleNamespace(watch=note("lifeline"))
+locustfile.gevent = SimpleNamespace(signal_handler=note("signal"), kill=None, getcurrent=lambda: None)
+locustfile.find_objection = lambda environment, options=None: options or objection
+shown["set_up"] = {}
+for runner in (LocalRunner, WorkerRunner, MasterRunner):
+    for has_page, window in ((True, None), (False, 3.5)):
+        objection = "it does not work" if has_page else None
+        environment = make(runner, headless=not has_page, window=window, warm_up=0.25)
+        environment.web_ui = object() if has_page else None
+        locustfile.start(environment)
+        shown["set_up"][f"{runner.__name__} {has_page}"] = steps[:]
+        steps.clear()
+objection = "it does not work"
+environment = make(headless=True)
+environment.web_ui = None
+try:
+    locustfile.start(environment)
+except SystemExit as error:
+    shown["ends"] = error.code
+
 # What a process does when a test starts.
 shown["starts"] = {}
 for runner in (LocalRunner, WorkerRunner, MasterRunner):
@@ -275,3 +308,18 @@ def test_each_process_prepares_its_part_of_a_test(shown):
         "WorkerRunner False": refused,
         "MasterRunner False": refused,
     }
+
+
+def test_each_process_is_set_up_for_its_part_of_the_load(shown):
+    first = [["signal"], ["lifeline"], ["recorder"], ["shares"]]
+    # The form is checked by its own values, and an objection to the first ones ends only what has no form.
+    form, window = ["form", "asked"], ["Window", 0.25, 3.5]
+    assert shown["set_up"] == {
+        "LocalRunner True": [*first, ["WindowCounter"], form, ["RunTime"]],
+        "LocalRunner False": [*first, ["WindowCounter"], ["RunTime"], window],
+        "WorkerRunner True": [*first, ["WindowCounter"], form],
+        "WorkerRunner False": [*first, ["WindowCounter"]],
+        "MasterRunner True": [*first, form, ["RunTime"]],
+        "MasterRunner False": [*first, ["RunTime"], window],
+    }
+    assert shown["ends"] == "locustfile: it does not work"

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.cli.commands.bench import _CONTROL
+from lab.servers import cleanup
 from lab.servers.catalogue import Catalogue
 from lab.servers.cleanup import SATELLITES, Everything, find_everything, remove, take_down
 from lab.servers.docker.cleanup import find_projects, purge
@@ -294,6 +296,52 @@ def test_project_is_taken_down_on_the_named_backend_with_its_satellites_if_asked
     removed = take_down(name, "mine", Catalogue.load(), satellites=satellites)
     assert done == [(backend, project) for backend in on for project in projects]
     assert removed == [f"{project} ({backend})" for backend in on for project in projects]
+
+
+@pytest.mark.parametrize(
+    ("engine", "client", "found"),
+    [
+        (True, "/bin/docker", Everything(("a",), ("b",), ("1",), engine_is_away=False)),
+        (False, "/bin/docker", Everything(("a",), (), (), engine_is_away=True)),
+        (False, None, Everything(("a",), (), (), engine_is_away=False)),
+    ],
+)
+def test_what_an_engine_holds_is_unknown_if_only_its_client_is_there(
+    monkeypatch: pytest.MonkeyPatch, home: Path, engine: bool, client: str | None, found: Everything
+) -> None:
+    runtime_directory("a").mkdir(parents=True)
+    monkeypatch.setattr(cleanup, "has_engine", lambda: engine)
+    monkeypatch.setattr(cleanup.containers, "find_projects", lambda: ["b"])
+    monkeypatch.setattr(cleanup.images, "find_images", lambda: ["1"])
+    monkeypatch.setattr(shutil, "which", lambda _: client)
+    assert find_everything() == found
+
+
+@pytest.mark.parametrize(
+    ("is_marked", "client", "is_process_lab", "engine", "asked"),
+    [
+        (True, None, False, False, True),
+        (False, None, False, False, False),
+        (False, "/bin/docker", False, False, True),  # to say that it is not known
+        (False, "/bin/docker", True, False, False),
+        (False, "/bin/docker", True, True, True),
+    ],
+)
+def test_engine_is_asked_unless_nothing_can_be_there(
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+    is_marked: bool,
+    client: str | None,
+    is_process_lab: bool,
+    engine: bool,
+    asked: bool,
+) -> None:
+    monkeypatch.setattr(cleanup, "has_engine", lambda: engine)
+    monkeypatch.setattr(shutil, "which", lambda _: client)
+    if is_marked:
+        find_mark("mine-tour").parent.mkdir(mode=0o700)
+        find_mark("mine-tour").touch()
+    assert cleanup._may_have_containers(["mine", "mine-tour"], is_process_lab=is_process_lab) is asked
 
 
 def test_each_part_of_a_lab_leads_to_its_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

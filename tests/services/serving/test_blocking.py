@@ -1,5 +1,6 @@
 """How conversations over blocking sockets end: at once in a drain, and by force after the grace period."""
 
+import os
 import signal
 import socket
 import threading
@@ -55,6 +56,25 @@ def test_conversations_have_the_grace_period_and_are_then_cut_off(
         if not ends:
             assert theirs.recv(1) == b""
     assert ("the grace period of 2.5 s is over: 1 conversations are cut off" in caplog.text) is not ends
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("before", [True, False])
+def test_stop_signal_ends_the_conversation_that_is_held_or_begins_after_it(before: bool) -> None:
+    drain = Drain(300.0)
+    with open_listeners(parse_listens(["command=tcp://127.0.0.1:0"], "m"), Limits(idle=20.0), str) as (listener,):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(b"PING\r\n")
+            if before:
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            drain.serve_stream(listener, ours, "")
+            assert drain.is_set
+            assert theirs.recv(100) == b"+PONG\r\n"
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    drain.close()
 
 
 class Noted:
