@@ -178,11 +178,11 @@ def test_target_is_recorded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xray, "record_target", record_target)
     chosen = {"command=tcp://h:1": ["--kernel"], "command=tcp://h:2": ["--scene", "slow"], "echo=tcp://h:3": []}
     for url, more in chosen.items():
-        assert CliRunner().invoke(cli, ["xray", "--target", url, "--rounds", "3", "--json", *more]).exit_code == 0
+        assert CliRunner().invoke(cli, ["xray", "--target", url, "--rounds", "7", "--json", *more]).exit_code == 0
     assert asked == [
-        ("process", "tcp://h:1", "sleep", "its owner", {"rounds": 3, "is_traced": True}),
-        ("process", "tcp://h:2", "slow", "its owner", {"rounds": 3, "is_traced": False}),
-        ("process", "tcp://h:3", "echo", "its owner", {"rounds": 3, "is_traced": False}),
+        ("process", "tcp://h:1", "sleep", "its owner", {"rounds": 7, "is_traced": True}),
+        ("process", "tcp://h:2", "slow", "its owner", {"rounds": 7, "is_traced": False}),
+        ("process", "tcp://h:3", "echo", "its owner", {"rounds": 7, "is_traced": False}),
     ]
 
 

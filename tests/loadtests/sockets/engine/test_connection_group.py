@@ -163,10 +163,11 @@ engine.clear()
 early = add_open("early")
 early.schedule.start(now[0])
 early.connections.add(first)
+empty = add_open("empty")
 engine.share(0.25)
 late = add_open("late")
-shown["shares"] = [early.schedule.share, late.schedule.share]
-shown["due"] = [round(early.due - now[0], 6), late.due == float("inf")]
+shown["shares"] = [early.schedule.share, empty.schedule.share, late.schedule.share]
+shown["due"] = [round(early.due - now[0], 6), empty.due == float("inf"), late.due == float("inf")]
 
 # The last connection leaves, while one request is being answered and another one waits.
 last = ExchangeConnection(early, engine)
@@ -206,6 +207,15 @@ for each, due in ((timed[0], 1.0), (timed[0], 3.0), (timed[1], 2.0), (timed[2], 
     engine.set_timer(each, due)
 upcoming = [engine._run_timers(time) for time in (1.5, 2.5, 3.5)]
 shown["timers"] = [retried, upcoming[:2], upcoming[2] == float("inf")]
+
+# At the end of a measurement all connections of all groups leave at once.
+engine.clear()
+both = [add_open("one"), add_open("another")]
+for each in both:
+    each.connections = {ExchangeConnection(each, engine) for _ in range(3)}
+engine._count = 6
+engine.abort()
+shown["aborted"] = [engine._count, *(len(each.connections) for each in both)]
 print("TOLD", json.dumps(shown))
 """
 
@@ -300,9 +310,9 @@ def test_only_the_preferred_address_gives_way_to_the_next(reported):
 
 @IN_ONE_WORKER
 def test_share_of_the_rate_is_that_of_all_groups_those_to_come_included(reported):
-    assert reported["shares"] == [0.25, 0.25]
+    assert reported["shares"] == [0.25, 0.25, 0.25]
     # A quarter of ten per second is one each 0.4 s; without a connection nothing is due.
-    assert reported["due"] == [0.4, True]
+    assert reported["due"] == [0.4, True, True]
 
 
 @IN_ONE_WORKER
@@ -319,3 +329,8 @@ def test_counts_of_the_last_connection_are_reported_when_it_leaves(reported):
 @IN_ONE_WORKER
 def test_only_the_last_timer_of_a_connection_counts(reported):
     assert reported["timers"] == [[[1, 2.5], [0, 3.5]], [2.0, 3.0], True]
+
+
+@IN_ONE_WORKER
+def test_no_connection_outlives_an_abort(reported):
+    assert reported["aborted"] == [0, 0, 0]
