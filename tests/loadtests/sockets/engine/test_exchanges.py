@@ -140,6 +140,12 @@ for error in (TimeOutError(), ConnectTimeOutError(), LostError(), RefusedError()
     connection._give_up(error, NOW)
     shown["timed_out"].append([error.reason, connection.group.timed_out])
 
+# A connect that no request waits for.
+connection, _ = make(ExchangeConnection, is_open=True)
+connection.started = NOW - 2
+connection._give_up(ConnectTimeOutError(), NOW)
+shown["timed_out"].append([connection.group.failures, connection.group.timed_out])
+
 # When the host is looked up again: after a connect that failed or was not answered, and after nothing else.
 shown["resolved"] = []
 for state, step in (
@@ -288,6 +294,8 @@ def test_only_timeouts_have_times_from_when_a_request_was_sent_and_due(shown):
         ["datagram lost", []],
         ["connection refused", []],
         ["wrong bytes", []],
+        # It has failed, but nothing was asked.
+        [["time-out: no connection"], []],
     ]
 
 
