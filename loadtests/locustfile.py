@@ -206,10 +206,11 @@ def find_lack_of_descriptors(users: int) -> str | None:
     """Return why this process cannot have a descriptor for each user; raise the soft limit if that is enough."""
     needed = users + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < needed <= hard or hard == resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    elif needed > hard:
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return None
+    if hard != resource.RLIM_INFINITY and needed > hard:
         return f"{users} users need {needed} open files, and this process may open {hard}: raise `ulimit -n`"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     return None
 
 

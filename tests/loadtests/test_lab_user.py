@@ -120,6 +120,21 @@ for loop in ("closed", "open"):
 profile.runner = SimpleNamespace(environment=make(num_users=40))
 shown["users"].append(profile.tick())
 
+# The limit of open files is raised as far as it must be, never lowered, and for 128 more than there are users.
+INFINITY = -1
+real, shown["limits"] = locustfile.resource, []
+for soft, hard in ((100, 1000), (INFINITY, INFINITY), (100, INFINITY)):
+    for users in (0, 372, 872, 873):
+        raised = []
+        locustfile.resource = SimpleNamespace(
+            RLIMIT_NOFILE=7,
+            RLIM_INFINITY=INFINITY,
+            getrlimit=lambda kind: (soft, hard),
+            setrlimit=lambda kind, limits: raised.append(limits),
+        )
+        shown["limits"].append([raised, locustfile.find_lack_of_descriptors(users)])
+locustfile.resource = real
+
 # Descriptors: for each user, and for each idle connection to each model.
 needed = []
 locustfile.find_lack_of_descriptors = lambda count: needed.append(count)
@@ -274,6 +289,15 @@ def test_users_follow_the_shape_only_in_a_closed_loop(shown):
     # A shape adds its users at once.
     closed = [[1, 40], [10, 40], [20, 40], [40, 40], [40, 40]]
     assert shown["users"] == [*closed, *[[40, 2.0]] * 5, [40, 2.0]]
+
+
+def test_limit_of_open_files_is_raised_if_it_must_be_and_can_be(shown):
+    lack = "873 users need 1001 open files, and this process may open 1000: raise `ulimit -n`"
+    assert shown["limits"] == [
+        *([[[128, 1000]], None], [[[500, 1000]], None], [[[1000, 1000]], None], [[], lack]),
+        *[[[], None]] * 4,
+        *([[[needed, -1]], None] for needed in (128, 500, 1000, 1001)),
+    ]
 
 
 def test_descriptors_are_counted_for_users_and_idle_connections_of_this_process(shown):

@@ -269,7 +269,17 @@ def make_environment(base="", web_ui=True):
     pages.add_url_rule("/kept", "other", lambda: {"stats": []})
     pages.add_url_rule("/text", "text", lambda: "no JSON")
     app.register_blueprint(pages)
-    page = SimpleNamespace(app=app, template_args={"known": 1}, auth_required_if_enabled=lambda view: view)
+    # Each page of the lab asks for the login, if there is one.
+    refuses: list[bool] = []
+
+    def require_login(view):
+        def guarded():
+            return ("log in first", 401) if refuses else view()
+
+        guarded.__name__ = view.__name__
+        return guarded
+
+    page = SimpleNamespace(app=app, template_args={"known": 1}, auth_required_if_enabled=require_login, refuses=refuses)
     stats = SimpleNamespace(reset_all=lambda: None, clear_all=lambda: None)
     options = SimpleNamespace(web_base_path=base or None)
     return SimpleNamespace(web_ui=page if web_ui else None, parsed_options=options, stats=stats)
@@ -371,6 +381,16 @@ def test_rows_can_be_downloaded_as_csv(extended):
     ]
     header, row = client.get("/load/lab/times.csv").text.splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["p99_us"] == "48127.9"
+
+
+def test_every_page_of_the_lab_requires_the_login(extended):
+    environment, client, _ = extended(has_parent=True)
+    ours = [rule for rule in environment.web_ui.app.url_map.iter_rules() if rule.rule.startswith("/lab/")]
+    assert len(ours) == 5
+    environment.web_ui.refuses.append(True)
+    for rule in ours:
+        method = "POST" if "POST" in rule.methods else "GET"
+        assert client.open(rule.rule, method=method).status_code == 401, rule.rule
 
 
 def test_invalid_access_settings_end_the_generator(monkeypatch):
