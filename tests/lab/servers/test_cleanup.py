@@ -311,8 +311,8 @@ def test_what_an_engine_holds_is_unknown_if_only_its_client_is_there(
 ) -> None:
     runtime_directory("a").mkdir(parents=True)
     monkeypatch.setattr(cleanup, "has_engine", lambda: engine)
-    monkeypatch.setattr(cleanup.containers, "find_projects", lambda: ["b"])
-    monkeypatch.setattr(cleanup.images, "find_images", lambda: ["1"])
+    monkeypatch.setattr("lab.servers.docker.cleanup.find_projects", lambda: ["b"])
+    monkeypatch.setattr("lab.servers.docker.images.find_images", lambda: ["1"])
     monkeypatch.setattr(shutil, "which", lambda _: client)
     assert find_everything() == found
 

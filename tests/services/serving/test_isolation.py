@@ -15,7 +15,7 @@ class Conversation:
         self.steps: list[object] = []
 
     @isolated
-    def step(self, *given: int, **more: int) -> None:
+    def step(self, /, *given: int, **more: int) -> None:
         self.steps.append((given, more))
         if self.error:
             raise self.error

@@ -1,5 +1,6 @@
 """How the parent of workers ends: whether all conversations have ended by themselves, which is its exit code."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from lab.base.paths import ROOT
 from services.serving import workers
+from services.serving.accepting import FIRST_PAUSE, Shortage
 from services.serving.workers import Workers
 from tests.support.fakes import Clock
 
@@ -18,6 +20,7 @@ PARENT = """
 import os, signal, time
 from services.protocol import Limits
 from services.serving import workers
+from services.serving.accepting import FIRST_PAUSE, Shortage
 from services.serving.blocking import StopSignal
 from services.serving.listeners import open_listeners, parse_listens
 
@@ -120,3 +123,24 @@ def test_workers_have_a_second_more_than_their_conversations(monkeypatch: pytest
     assert parent._drain(cast(Any, Stop())) is not late
     killed: list[Any] = [(7, signal.SIGKILL), (7, "collected")]
     assert steps == [(7, signal.SIGTERM), 3.5, *(killed if late else [])]
+
+
+def test_worker_that_cannot_be_forked_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the parent would do nothing else."""
+    clock = Clock()
+
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(workers, "time", clock)
+    monkeypatch.setattr(os, "fork", fork)
+    parent = Workers.__new__(Workers)
+    parent._due, parent._pids, parent._shortage = {0: 0.0, 1: 101.0}, {}, Shortage(clock.monotonic)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    parent._start_due(cast(Any, None), os.getpid())
+    assert parent._due == {0: 100.0 + FIRST_PAUSE, 1: 101.0}
+    assert (parent._next(), parent._pids, bool(parent._shortage)) == (100.0 + FIRST_PAUSE, {}, True)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
+    clock.now += FIRST_PAUSE
+    parent._start_due(cast(Any, None), os.getpid())
+    assert parent._due[0] == clock.now + 2 * FIRST_PAUSE
