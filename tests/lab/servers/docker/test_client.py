@@ -362,6 +362,44 @@ def test_server_of_the_gallery_that_is_not_healthy_in_time_is_named(
     ]
 
 
+def test_log_of_a_container_is_both_of_its_streams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_docker(monkeypatch, tmp_path, {}, before="echo header && echo line >&2")
+    assert Containers("mine", CATALOGUE).logs(MODEL) == "header\nline\n"
+
+
+def test_container_that_is_not_there_has_no_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_docker(monkeypatch, tmp_path, {"logs": 1})
+    with pytest.raises(LabError, match=rf"^{MODEL} was not started: `lab up {MODEL}`$"):
+        Containers("mine", CATALOGUE).logs(MODEL)
+
+
+def test_probe_that_ends_early_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers: dict[str, str | int] = {
+        "container ls": "a\n",
+        "inspect": json.dumps([describe(MODEL, {"Running": True})]),
+    }
+    put_docker(monkeypatch, tmp_path, answers)
+    backend = Containers("mine", CATALOGUE)
+
+    @contextmanager
+    def start(name: str, arguments: Sequence[str]) -> Iterator[FakeHelper]:
+        probe = FakeHelper(name)
+        probe.say("MemoryError")
+        probe.program.code = 1
+        yield probe
+
+    monkeypatch.setattr(backend.helpers, "start", start)
+    with pytest.raises(NotReadyError, match=r"the readiness probe ended with exit code 1.*\n  MemoryError"):
+        backend._wait_ready([MODEL], 2.5)
+
+
+def test_what_cannot_be_removed_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lab.servers.docker.cleanup.STOP_SECONDS", 0.0)
+    put_docker(monkeypatch, tmp_path, {"container ls --quiet": "a\n", "container rm": 1})
+    with pytest.raises(LabError, match=r"^project mine cannot be removed: it failed$"):
+        purge("mine")
+
+
 def test_model_that_exits_is_not_said_to_hang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers: dict[str, str | int] = {"container ls": "a\n", "inspect": json.dumps([describe(MODEL, {})])}
     put_docker(monkeypatch, tmp_path, answers)

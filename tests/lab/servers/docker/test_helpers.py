@@ -117,6 +117,8 @@ def test_container_of_a_service_is_removed_with_its_block(
     options = f"{' --service-ports' if publish else ''}{''.join(f' --env {name}' for name in environ)}"
     assert run.endswith(f" run --no-deps --no-TTY --name {helper.host}{options} locust --users 3")
     assert asked()[-1] == f"container rm --force --volumes {helper.host}"
+    # What would remove it after the end of this process has ended itself.
+    assert not [line for line in asked() if line.startswith("rm ")]
 
 
 def test_variables_and_input_of_a_command_reach_its_container(
