@@ -1,6 +1,7 @@
 """What `lab load`, `lab load-file` and `lab load-gallery` hand on, and their exit codes. Nothing is loaded."""
 
 import json
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,6 +20,7 @@ from lab.base.environ import (
     ENV_UI_BASE_PATH,
     ENV_UI_LOGIN,
     ENV_UI_ORIGINS,
+    ENV_UI_PORT,
 )
 from lab.base.errors import LabError
 from lab.base.messages import encode
@@ -480,6 +482,17 @@ def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monk
     assert telemetry == [["prefork"]]
     # While it runs, requests are served; what comes after its end is not.
     assert advanced == [True, False]
+
+
+def test_port_of_the_web_ui_is_free_if_it_is_so_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The UI listens nowhere else."""
+    with socket.create_server(("127.0.0.2", 0)) as elsewhere:
+        port = elsewhere.getsockname()[1]
+        monkeypatch.setenv(ENV_UI_PORT, str(port))
+        assert web_ui.read_ui_port() == port
+        said = rf"^port {port} is not available \(.*\): set LAB_UI_PORT to another port$"
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(LabError, match=said):
+            web_ui.read_ui_port()
 
 
 def serve_ui(monkeypatch: pytest.MonkeyPatch, wait: Callable[..., int]) -> list[bool]:

@@ -160,7 +160,7 @@ def test_command_in_a_network_has_one_right_and_a_label(
     asked, answers = docker_client
     container = backend.faults.container
     assert container is not None
-    answers += [Completed([], 0, "one\n", "warning\n"), Completed([], 2, "", "Error:\n  no qdisc\n")]
+    answers += [Completed([], 0, "one\n", "warning\n"), Completed([], 1, "", "Error:\n  no qdisc\n")]
     assert container.run_in_network(MODEL, ["nft", "list"]) == "one\n"
     (words,) = asked
     assert words[:2] == ("run", "--rm")
