@@ -37,7 +37,6 @@ class _Section:
     lanes: Sequence[tuple[str, Sequence[str]]]
     missing: Sequence[str]
     waits: Sequence[tuple[str, str]]
-    resolution: str
     tracing: str
 
 
@@ -56,6 +55,8 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
         missing: models that could not be recorded, with the reason.
     """
     error = max((each.clock for each in recordings), default=0)
+    # The longest of them all: each scene has at least this resolution.
+    look = max((each.look for each in recordings), default=0)
     groups: list[_Group] = []
     for scene in dict.fromkeys(each.scene for each in recordings):
         chosen = [Analysis(each) for each in recordings if each.scene == scene]
@@ -73,6 +74,7 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
         is_traced=any(each.traced for each in recordings),
         is_switched=any(thread.switches is not None for each in recordings for thread in each.threads),
         missing=missing,
+        look=f"The kernel was looked at every {look / 1e6:.2g} ms." if look else "",
         clock=f"All of them read one clock, CLOCK_MONOTONIC, which takes {error} ns." if error else "",
         date=recordings[0].date if recordings else "",
         machine={name: value for name, value in (recordings[0].machine if recordings else {}).items() if value},
@@ -81,7 +83,6 @@ def render(recordings: Sequence[Recording], *, missing: Mapping[str, str]) -> st
 
 def _make_section(analysis: Analysis, end: int, label: int, shared: Shared) -> _Section:
     recording = analysis.recording
-    look = f"The kernel was looked at every {recording.look / 1e6:.2g} ms." if recording.look else ""
     return _Section(
         anchor=f"{recording.model}-{recording.scene}",
         model=recording.model,
@@ -92,7 +93,6 @@ def _make_section(analysis: Analysis, end: int, label: int, shared: Shared) -> _
         lanes=[(lane.name, _list_words(lane)) for lane in analysis.lanes],
         missing=recording.missing,
         waits=[(name, show_ms(wait) if wait >= SHORTEST else "–") for name, wait in analysis.waits.items()],  # noqa: RUF001
-        resolution=look,
         tracing=describe_tracing(recording),
     )
 

@@ -64,8 +64,8 @@ STYLE = """
 .bars .silent{stroke-width:4}.bars .thin{stroke-width:5}.bar{fill:#111;font-size:11px}
 .bars .on{stroke:var(--ink,#1c1e21);stroke-width:3}
 .arrow{fill:none;stroke:var(--bad,#b3261e);stroke-width:1.6}.head{fill:var(--bad,#b3261e)}
-.grid{stroke:var(--line,#e3e4e6)}.name{fill:var(--ink,#1c1e21)}.soft{fill:var(--soft,#5c6370);text-anchor:middle}
-.mark{stroke:var(--ink,#1c1e21);stroke-width:1.6;fill:none}text{font:12px system-ui,sans-serif}
+.grid{stroke:var(--line,#e3e4e6)}.soft{fill:var(--soft,#5c6370);text-anchor:middle}
+.mark{stroke:var(--ink,#1c1e21);stroke-width:1.6;fill:none}text{font:12px system-ui,sans-serif;fill:var(--ink,#1c1e21)}
 """
 PATTERNS = (
     '<defs><pattern id="waits" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
@@ -136,7 +136,9 @@ def draw(
     parts += _draw_marks(analysis, frame)
     parts += _draw_arrows(analysis, frame)
     height = int(frame.bottom + _AXIS)
-    title = f"{analysis.recording.model}: {conclude(analysis)}. {' '.join(explain(analysis))}"
+    title = f"{analysis.recording.model}: {conclude(analysis)}."
+    if not shared:  # a page has the explanation beside the picture
+        title = " ".join((title, *explain(analysis)))
     words = f'aria-label="{escape(title)}"'
     if shared:
         words = f'aria-labelledby="{shared.name}"' if width < _NARROW else f'id="{shared.name}" {words}'
@@ -156,7 +158,7 @@ def draw_together(analyses: Sequence[Analysis], *, width: int) -> str:
         picture = draw(analysis, width=width, end=end, label=label)
         height = int(picture.split('"', 2)[1].split()[3])
         title = escape(f"{analysis.recording.model}: {conclude(analysis)}")
-        parts.append(f'<text class="name title" x="4" y="{top + 18}">{title}</text>')
+        parts.append(f'<text class="title" x="4" y="{top + 18}">{title}</text>')
         parts.append(picture.replace("<svg ", f'<svg x="0" y="{top + 24}" width="{width}" height="{height}" ', 1))
         top += height + 34
     words = " ".join(f"{each.recording.model}: {conclude(each)}." for each in analyses)
@@ -215,7 +217,7 @@ def _show(pixels: float) -> str:
 
 def _name_lane(lane: Lane, frame: _Frame, top: float) -> str:
     x, y = (frame.label, top - 2) if frame.label < 10 else (4, top + 14)
-    return f'<text class="name" x="{x}" y="{y:.0f}">{escape(lane.name)}</text>'
+    return f'<text x="{x}" y="{y:.0f}">{escape(lane.name)}</text>'
 
 
 def _use_bars(shared: Shared, wide: _Frame, frame: _Frame) -> Iterator[str]:

@@ -83,7 +83,7 @@ def test_arrows_go_from_the_lane_that_holds_to_the_client_that_waits() -> None:
     assert list_titles(picture, "arrow") == ["B holds the thread of C: 8.2 ms"]
     (arrow,) = [each for each in picture.iter() if each.get("class") == "arrow"]
     _, start, end = map(float, re.findall(r"[\d.]+", arrow.get("d", "")))
-    names = {each.text: float(each.get("y", 0)) for each in picture.iter() if each.get("class") == "name"}
+    names = {each.text: float(each.get("y", 0)) for each in list_names(picture)}
     assert names["C"] < end < start < names["loop"]
 
 
@@ -115,7 +115,7 @@ def test_marks_of_a_narrow_picture_share_a_path() -> None:
     starts = [[line.count("M") for line in (each.get("d", "") for each in marks)] for marks in (wide, narrow)]
     assert starts == [[3, 3, 3], [9]]  # each client sends, has its reply, and closes
     frame = parse(CHAIN, 360)
-    tops = [float(each.get("y", 0)) for each in frame if each.get("class") == "name"][:3]
+    tops = [float(each.get("y", 0)) for each in list_names(frame)][:3]
     sent = [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)v22", all_marks.get("d", ""))]
     assert sent == tops  # both begin two pixels above the bar
 
@@ -133,9 +133,16 @@ def test_page_says_everything_in_words() -> None:
     assert "one clock, CLOCK_MONOTONIC, which takes 70 ns" in page
     assert "<dd>computing for B: 10 ms, from 24 ms</dd>" in page
     ((name, words),) = re.findall(r'role="img" id="([^"]+)" aria-label="([^"]+)"', page)
-    assert words.startswith("a_model: A blocks B, B blocks C. B waited 19 ms")
+    assert words == "a_model: A blocks B, B blocks C."
+    assert "<p>B waited 19 ms: " in page
     (narrow,) = re.findall(r'<div class="narrow"><svg [^>]*role="img" aria-labelledby="([^"]+)"', page)
     assert narrow == name  # it has the words of the wide one
+
+
+def test_page_names_its_longest_time_between_two_looks() -> None:
+    page = render([replace(CHAIN, look=2 * MS), replace(LOOPED, look=3 * MS)], missing={})
+    assert page.count("The kernel was looked at every 3 ms.") == 1
+    assert "looked at" not in render([replace(CHAIN, look=0)], missing={})
 
 
 def test_pictures_of_one_page_share_their_axis() -> None:
@@ -166,6 +173,11 @@ def test_narrow_picture_uses_the_bars_of_the_wide_one_at_its_own_places() -> Non
         for x, y, length in list_lines(own):
             near = [each for each in moved if abs(each[0] - x) < 0.2 and abs(each[2] - length) < 0.2]
             assert [each[1] for each in near] == [y]
+
+
+def list_names(picture: ElementTree.Element) -> list[ElementTree.Element]:
+    """Return the names of the lanes: the only text that has no class."""
+    return [each for each in picture.iter() if each.tag.endswith("text") and not each.get("class")]
 
 
 def list_lines(bars: str) -> list[tuple[float, float, float]]:
@@ -203,7 +215,7 @@ def test_system_calls_have_a_row_below_their_thread() -> None:
     assert list_titles(picture, "running thin") == [f"{Activity.RUN}: 1.0 ms, from 22 ms"]
     assert list_titles(picture, "reading thin") == ["recvfrom: 9.0 ms, from 24 ms"]
     (bar,) = [each for each in picture.iter() if each.get("class") == "sleeping thin"]
-    (thread,) = [each for each in picture.iter() if each.get("class") == "name" and each.text == "thread"]
+    (thread,) = [each for each in picture.iter() if each.text == "thread"]
     assert list_lines(bar.get("d", ""))[0][1] > float(thread.get("y", 0))
     page = render([TRACED], missing={})
     assert "system calls: clock_nanosleep 1 times, 20 ms; recvfrom 1 times, 9.0 ms; accept4 1 times, 2.0 ms" in page
@@ -216,7 +228,7 @@ def test_switches_have_a_row_below_their_thread() -> None:
     picture = parse(SWITCHED)
     assert list_titles(picture, "on") == ["put on a core 6 times in 35 ms"]
     (row,) = [each for each in picture.iter() if each.get("class") == "on"]
-    (thread,) = [each for each in picture.iter() if each.get("class") == "name" and each.text == "thread"]
+    (thread,) = [each for each in picture.iter() if each.text == "thread"]
     top = float(thread.get("y", 0)) - 14
     scale = (1000 - 8 - measure_label(Analysis(CHAIN))) / CHAIN.end
     # Neighbours are one line, from the first look to the last, in whole pixels.
