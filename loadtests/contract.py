@@ -240,6 +240,11 @@ class LoadResult:
         return self.lost / sent if sent else None
 
     @property
+    def stolen_ratio(self) -> float | None:
+        """Return the share of all cores that a hypervisor gave to others; None if unknown."""
+        return sum(self.core_steal) / len(self.core_steal) if self.core_steal else None
+
+    @property
     def in_flight(self) -> float | None:
         """Return the mean number of exchanges in flight by Little's law: rate x response time."""
         mean = self.service.mean_us

@@ -37,7 +37,7 @@ _FAILED = 0.01
 _SHARED = 0.5
 
 # The share of all cores that a hypervisor gave to others, from which the reader is told.
-_STOLEN = 0.05
+STOLEN = 0.05
 
 # Reasons of loadtests/sockets/failures.py for a reply that is wrong. One is enough: the speed of a server that answers
 # wrongly means nothing.
@@ -170,9 +170,8 @@ def _list_remarks(load: LoadResult, server: ServerUse, bound: Limit) -> Iterator
     others = _count_others(load, server)
     if others is not None and others >= _SHARED and bound is not Limit.MACHINE:
         yield f"other processes used {others:.2f} cores meanwhile"
-    stolen = sum(load.core_steal)
-    if load.core_steal and stolen >= _STOLEN * len(load.core_steal):
-        yield f"a hypervisor gave {stolen:.2f} of {len(load.core_steal)} cores to others"
+    if (load.stolen_ratio or 0.0) >= STOLEN:
+        yield f"a hypervisor gave {sum(load.core_steal):.2f} of {len(load.core_steal)} cores to others"
 
 
 def _count_others(load: LoadResult, server: ServerUse) -> float | None:

@@ -8,6 +8,7 @@ from lab.experiments.demo import NAME, ROUNDS, USERS, Demo, keep, read
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.load.workloads import SESSION
+from lab.metrics.verdict import STOLEN
 from lab.report import demo_page
 from lab.report.cells import Cell, show_rate
 from lab.report.extra_columns import ExtraColumn
@@ -55,15 +56,28 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
 
 def render(run: Run) -> str:
     found, environment = read(run), run.facts["environment"]
+    said = f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}."
     return demo_page.render(
         Comparison(found.measurements, found.costs, found.rates),
         title=_make_title(found.families.values()),
-        lead=f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}.",
+        lead=" ".join((said, *warn_of_hypervisor(found))),
         captions=CAPTIONS,
         checks=found.checks,
         missing=found.missing,
         extra=make_columns(found),
         environment=environment,
+    )
+
+
+def warn_of_hypervisor(found: Demo) -> tuple[str, ...]:
+    """Return a warning if a hypervisor took part of the machine in some loads: no figure of these is the server's."""
+    loads = [item.load for items in (*found.rounds.values(), found.http.values()) for item in items]
+    shares = [share for load in loads if (share := load.stolen_ratio) is not None]
+    if not (taken := [share for share in shares if share >= STOLEN]):
+        return ()
+    return (
+        f"In {len(taken)} of {len(shares)} loads a hypervisor gave a part of this machine's cores to others, "
+        f"up to {max(taken):.0%}. Other machines on its host are busy: compare these figures with care, or repeat.",
     )
 
 

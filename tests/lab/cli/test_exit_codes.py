@@ -284,7 +284,7 @@ def test_exit_code_of_a_demo_is_that_of_each_of_its_loads(place: str, bad: dict[
 
 
 def test_stored_demo_is_printed_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    disturbed = vary(MEASUREMENT, verdict=Verdict(Limit.DISTURBED, "a generator was lost"))
+    disturbed = vary(MEASUREMENT, verdict=Verdict(Limit.DISTURBED, "a generator was lost"), core_steal=(0.1, 0.0))
     found = demo.Demo({"asyncio_streams": "coroutine", "prefork": "process"}, missing={"prefork": "it fails"})
     found.measurements.append(disturbed)
     found.rounds["asyncio_streams"] = [disturbed]
@@ -295,6 +295,9 @@ def test_stored_demo_is_printed_again(run: Run, tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "asyncio_streams" in printed
     assert "not measured: prefork: it fails" in printed
+    warning = "In 1 of 1 loads a hypervisor gave a part of this machine's cores to others, up to 5%."
+    assert warning in " ".join(printed.split())
+    assert warning.replace("'", "&#39;") in text
     assert f"{page}" in printed.replace("latest", page.parent.name)
     assert page.read_text() == text
 

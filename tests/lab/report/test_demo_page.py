@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lab.experiments.conformance.results import ModelResult
+from lab.experiments.demo import Demo
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
 from lab.report.charts.palette import Tone
+from lab.report.demo_files import warn_of_hypervisor
 from lab.report.demo_page import _make_row, render
 from lab.report.measurement_charts import Comparison
 from tests.support.made_up import MEASUREMENT, vary
@@ -55,6 +57,19 @@ def test_answer_names_the_least_and_the_most_with_the_reason() -> None:
         "why_worst": "7.5 times as much (pays)",
     }
     assert Comparison(ROWS[:2], COSTS, {}).make_answer() == {}
+
+
+def test_loads_from_which_a_hypervisor_took_cores_are_counted() -> None:
+    def steal(*shares: float) -> Measurement:
+        return vary(MEASUREMENT, core_steal=shares)
+
+    # Of two cores 4.9 %, 5 % and 20 %, of one 7 %; of the last load nothing is known.
+    rounds = {"a": [steal(0.0, 0.098), steal(0.1, 0.0)], "b": [steal(0.07)]}
+    found = Demo({}, rounds=rounds, http={"a": steal(0.1, 0.3), "b": steal()})
+    (warning,) = warn_of_hypervisor(found)
+    assert warning.startswith("In 3 of 4 loads a hypervisor gave a part of this machine's cores to others, up to 20%. ")
+    assert warn_of_hypervisor(Demo({}, rounds={"a": [steal(0.0, 0.098)], "b": [steal()]})) == ()
+    assert warn_of_hypervisor(Demo({})) == ()
 
 
 def test_page_has_no_rank() -> None:
