@@ -25,8 +25,8 @@ CAPTIONS = (
     "sleep between requests, and part of it (on a virtual machine a large part) can be the wake-up of an idle core.",
     f"Each model is loaded {ROUNDS} times, interleaved with the others, on other cores than the load generator where "
     "there are two. A line reaches from the lowest to the highest of these, and its dot is the median; a row shows one "
-    "load, that of median cost, whose rate may not be the median. Rows are in families, the least CPU first. ≈ marks a "
-    "cost that ties with the one above: the lines overlap.",
+    "load, that of median cost among those with the most frequent verdict. Its rate may not be the median. Rows are in "
+    "families, the least CPU first. ≈ marks a cost that ties with the one above: the lines overlap.",
     "The verdict names what limited the rate. server-bound: the server itself. generator-bound and machine-bound: the "
     "load generator or the whole machine ran out of CPU first, so the rate is a lower bound (≥) and not a ranking. "
     "waiting: neither was busy; they waited for each other.",

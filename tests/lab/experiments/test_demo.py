@@ -73,6 +73,18 @@ def test_typical_measurement_is_that_of_the_median_cost_or_the_first_failure() -
         assert choose_typical([rounds[1], bad, rounds[2]]) is bad
 
 
+def test_typical_measurement_has_the_most_frequent_verdict() -> None:
+    bounds = (Limit.SERVER, Limit.SERVER, Limit.WAITING, Limit.SERVER, Limit.WAITING)
+    rounds = [
+        replace(item, verdict=Verdict(bound, ""))
+        for item, bound in zip(make_rounds("plain_socket", 5, 1, 3, 4, 2), bounds, strict=True)
+    ]
+    # Of 1, 4 and 5; the median of all is 3.
+    assert choose_typical(rounds).server.cpu_us == 4
+    # Two of each: the median of all four, which are 1, 2, 3 and 5.
+    assert choose_typical([*rounds[:3], rounds[4]]).server.cpu_us == 2
+
+
 def test_figures_are_medians_with_the_lowest_and_the_highest() -> None:
     demo = make_demo({"plain_socket": (3, 1, 2), "thread_pool": (None,)})
     assert demo.costs == {"plain_socket": Estimate(2, 1, 3, 3)}
