@@ -1,14 +1,11 @@
 """What the lab's locustfile makes of its options: groups, users, idle connections, objections. Nothing is loaded."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from lab.base.paths import ROOT
 from lab.load.workloads import IDLE_CONNECTIONS
+from tests.support.scripts import run_script
 
 # In a separate process: Locust patches the one that imports it.
 SCRIPT = r"""
@@ -255,12 +252,7 @@ pytestmark = pytest.mark.xdist_group("lab-user")
 
 @pytest.fixture(scope="module")
 def shown():
-    environ = {**os.environ, "LAB_TARGETS": json.dumps(TARGETS)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.partition("TOLD ")[2])
+    return run_script(SCRIPT, {"LAB_TARGETS": json.dumps(TARGETS)})
 
 
 def test_group_is_what_the_options_ask_for(shown):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -289,6 +289,18 @@ GUARDED = "-f loadtests/guardfile.py,loadtests/"
 HTTP_FILES = f"{GUARDED}httpfile.py"
 
 
+def note_runs(monkeypatch: pytest.MonkeyPatch, command: ModuleType) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Run nothing; return the list that gets the arguments of each headless run."""
+    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def run(*places: Any, **options: Any) -> list[Step]:
+        given.append((places, options))
+        return STEPS
+
+    monkeypatch.setattr(command, "run_headless", run)
+    return given
+
+
 @pytest.mark.parametrize(
     ("words", "files", "chosen", "users", "seconds", "workers"),
     [
@@ -322,13 +334,7 @@ def test_file_is_run_against_the_model(
     seconds: float,
     workers: int,
 ) -> None:
-    given: list[tuple[tuple[object, ...], dict[str, Any]]] = []
-
-    def run(*places: object, **options: Any) -> list[Step]:
-        given.append((places, options))
-        return STEPS
-
-    monkeypatch.setattr(load_file, "run_headless", run)
+    given = note_runs(monkeypatch, load_file)
     lab = FakeLab("plain_socket", "peer_nginx")
     assert invoke(load_file.load_file, lab, *words.split(), "--headless").exit_code == 0
     assert given == [((lab, files.split(), chosen.split(), users, seconds), {"workers": workers, "environ": {}})]
@@ -343,13 +349,7 @@ def test_file_is_run_against_the_model(
 def test_locustfile_of_the_user_is_mounted_where_it_runs(
     monkeypatch: pytest.MonkeyPatch, page: Page, tmp_path: Path
 ) -> None:
-    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-
-    def run(*places: Any, **options: Any) -> list[Step]:
-        given.append((places, options))
-        return STEPS
-
-    monkeypatch.setattr(load_file, "run_headless", run)
+    given = note_runs(monkeypatch, load_file)
     lab = FakeLab("plain_socket")
     lab.name = "docker"
     tmp_path.chmod(0o755)
@@ -367,13 +367,7 @@ def test_locustfile_of_the_user_is_mounted_where_it_runs(
 
 
 def test_gallery_is_run_with_the_users_whose_servers_run(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
-    given: list[tuple[tuple[object, ...], dict[str, Any]]] = []
-
-    def run(*places: object, **options: Any) -> list[Step]:
-        given.append((places, options))
-        return STEPS
-
-    monkeypatch.setattr(load_gallery, "run_headless", run)
+    given = note_runs(monkeypatch, load_gallery)
     lab = FakeLab()
     lab.others = GALLERY
     words = ["--headless", "--users", "7", "--duration", "3s"]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.scripts import run_script
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # Writes the recorder's rows, and what Locust's own statistics say, when the run ends.
@@ -284,9 +286,7 @@ print("TOLD", json.dumps(shown))
 
 
 def test_user_is_what_its_class_declares():
-    done = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout.partition("TOLD ")[2])
+    shown = run_script(DECLARED)
     url = "tcp://127.0.0.1:1"
     assert shown["Plain"] == [[url, "Plain", "tcp", "closed"], [url, 5.0, False, False, None]]
     assert shown["Even"] == [["mine", "work", "tcp", "open"], [url, 1.25, True, False, None]]

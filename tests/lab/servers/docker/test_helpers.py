@@ -45,19 +45,25 @@ def test_exit_code_of_a_command_in_a_container_is_its_own(
     assert [line.split()[0] for line in commands()] == asked
 
 
-@pytest.mark.parametrize("reason", [KeyboardInterrupt, LabError])
-def test_container_of_a_run_that_is_broken_off_is_removed(
-    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: type[BaseException]
-) -> None:
-    """By Ctrl-C, or since it took too long: the client has ended then, and the container has not."""
+def break_off_calls(monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]) -> list[str]:
+    """Break off each call of the Docker client; return the list that gets its words."""
     started: list[str] = []
 
     def break_off(command: Sequence[str], **_: object) -> NoReturn:
         started.extend(command)
         raise reason
 
-    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
     monkeypatch.setattr(helpers_module, "call", break_off)
+    return started
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, LabError])
+def test_container_of_a_run_that_is_broken_off_is_removed(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: type[BaseException]
+) -> None:
+    """By Ctrl-C, or since it took too long: the client has ended then, and the container has not."""
+    started = break_off_calls(monkeypatch, reason)
+    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
     monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
     asked = put_docker(monkeypatch, tmp_path, {})
     with pytest.raises(reason):
@@ -72,13 +78,7 @@ def test_command_that_is_broken_off_is_ended_in_its_container(
     helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: type[BaseException]
 ) -> None:
     """The end of `docker exec` does not end it."""
-    started: list[str] = []
-
-    def break_off(command: Sequence[str], **_: object) -> NoReturn:
-        started.extend(command)
-        raise reason
-
-    monkeypatch.setattr(helpers_module, "call", break_off)
+    started = break_off_calls(monkeypatch, reason)
     asked = put_docker(monkeypatch, tmp_path, {})
     with pytest.raises(reason):
         helpers.run(["sleep", "60"])

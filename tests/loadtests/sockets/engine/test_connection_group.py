@@ -1,12 +1,8 @@
 """A group reports its counts: each count is a different number, and arrives in its own place."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from lab.base.paths import ROOT
+from tests.support.scripts import run_script
 
 # In a separate process: Locust patches the one that imports it.
 SCRIPT = """
@@ -226,9 +222,7 @@ IN_ONE_WORKER = pytest.mark.xdist_group("connection-group")
 
 @pytest.fixture(scope="module")
 def reported():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.partition("TOLD ")[2])
+    return run_script(SCRIPT)
 
 
 @IN_ONE_WORKER

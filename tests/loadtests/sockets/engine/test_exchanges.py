@@ -1,12 +1,8 @@
 """The steps of a connection that are rare over loopback: what does not fit at once, comes too early, or fails late."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from lab.base.paths import ROOT
+from tests.support.scripts import run_script
 
 # In a separate process: Locust patches the one that imports it.
 SCRIPT = r"""
@@ -262,9 +258,7 @@ pytestmark = pytest.mark.xdist_group("exchange-connection")
 
 @pytest.fixture(scope="module")
 def shown():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.partition("TOLD ")[2])
+    return run_script(SCRIPT)
 
 
 def test_half_close_comes_behind_the_last_byte_of_the_request(shown):
