@@ -37,8 +37,11 @@ from lab.metrics.verdict import Limit
 from lab.servers.backend import Backend
 from lab.servers.catalogue import Model
 
-# Enough connections to show which models serve one at a time, few enough for a thread or process per connection.
-USERS = 16
+# Enough connections to show which models serve one at a time and to keep the others busy, few enough for a thread or
+# process per connection. With 16, models of threads waited for clients a tenth of the time.
+USERS = 32
+# All models together get these. With twice as many the load generator would be the limit.
+_WAITS_USERS = 16
 WORKLOADS = {"command": "closed_session", "echo": "closed_session_echo"}
 WAITS = "closed_sleep_20ms"
 HTTP = "closed_http_ping"
@@ -127,7 +130,7 @@ def run(
     # report shows the figures as missing.
     if able := [model for model in sound if "command" in model.services and not model.rfc_only]:
         with step("load: replies that take 20 ms, all models at once"), contextlib.suppress(LabError):
-            waits = measure_together(backend, able, _ask(WAITS, _WAITS_SECONDS))
+            waits = measure_together(backend, able, _ask(WAITS, _WAITS_USERS, _WAITS_SECONDS))
             found.waits = {item.model: item for item in waits}
     # On one core with its servers, the generator would wait for them, and they for it.
     pinning = split_cores()
@@ -140,13 +143,13 @@ def run(
             with step(f"load: {len(sound)} models, round {number + 1} of {ROUNDS}"):
                 for model in _each(found, sound if number % 2 == 0 else sound[::-1]):
                     with _recorded(found, model):
-                        measured = load(model, _ask(choose_workload(model), seconds / ROUNDS, _WARM_UP))
+                        measured = load(model, _ask(choose_workload(model), USERS, seconds / ROUNDS, _WARM_UP))
                         found.rounds.setdefault(model.name, []).append(measured)
         speakers = [model for model in sound if "http" in model.services]
         with step(f"load: HTTP, {len(speakers)} models"):
             for model in _each(found, speakers):
                 with _recorded(found, model):
-                    found.http[model.name] = load(model, _ask(HTTP, seconds))
+                    found.http[model.name] = load(model, _ask(HTTP, USERS, seconds))
     found.measurements = order_rows(found)
 
 
@@ -188,8 +191,8 @@ def choose_typical(items: Sequence[Measurement]) -> Measurement:
     return ordered[(len(ordered) - 1) // 2]
 
 
-def _ask(preset: str, seconds: float, warm_up: float | None = None) -> Preset:
-    return find_preset(preset).change(users=USERS, duration=seconds, warm_up=warm_up)
+def _ask(preset: str, users: int, seconds: float, warm_up: float | None = None) -> Preset:
+    return find_preset(preset).change(users=users, duration=seconds, warm_up=warm_up)
 
 
 def choose_workload(model: Model) -> str:

@@ -1,10 +1,10 @@
 """Store a demo, and make its page of what is stored."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lab.base.units import show_us
-from lab.experiments.demo import NAME, ROUNDS, USERS, Demo, keep, read
+from lab.experiments.demo import NAME, Demo, keep, read
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.load.workloads import SESSION
@@ -15,25 +15,18 @@ from lab.report.extra_columns import ExtraColumn
 from lab.report.measurement_charts import Comparison
 from lab.servers.catalogue import PEER
 
-CAPTIONS = (
-    f"The load: {USERS} clients, each without a pause: connect, {SESSION} PINGs one after the other, close, repeat. "
-    f"Every reply is checked. One request in {SESSION} includes connecting and queueing, so p99 shows the queue: a "
-    "server that takes one client at a time looks fast at p50 and slow at p99.",
-    "A peer is another project's server, for reference. If it has no PING, it returns the same number of bytes.",
+_PEER = "A peer is another project's server, for reference. If it has no PING, it returns the same number of bytes."
+_COST = (
     "CPU µs/request is the server's own CPU time, user and system, per request with its share of a connection. Compare "
     "it before requests/s, which depends on everything else on the machine. If the verdict is waiting, both sides "
-    "sleep between requests, and part of it (on a virtual machine a large part) can be the wake-up of an idle core.",
-    f"Each model is loaded {ROUNDS} times, interleaved with the others, on other cores than the load generator where "
-    "there are two. A line reaches from the lowest to the highest of these, and its dot is the median; a row shows one "
-    "load, that of median cost among those with the most frequent verdict. Its rate may not be the median. Rows are in "
-    "families, the least CPU first. ≈ marks a cost that ties with the one above: the lines overlap.",
+    "sleep between requests, and part of it (on a virtual machine a large part) can be the wake-up of an idle core."
+)
+_VERDICT = (
     "The verdict names what limited the rate. server-bound: the server itself. generator-bound and machine-bound: the "
     "load generator or the whole machine ran out of CPU first, so the rate is a lower bound (≥) and not a ranking. "
-    "waiting: neither was busy; they waited for each other.",
-    f"20 ms waits/s is another load: {USERS} clients on open connections, each request waits for 20 ms without CPU. "
-    f"One at a time is at most 50 per second; all {USERS} at once is at most {USERS * 50}.",
-    f"HTTP/s and HTTP CPU µs are of a third load: {USERS} clients that send GET /ping on kept connections, and the "
-    "CPU time of the server for each. It is another load than PING: compare models with each other, not the two.",
+    "waiting: neither was busy; they waited for each other."
+)
+_NOTES = (
     "Memory and threads are maxima under the first load. A process counts as a thread, and so does the small init "
     "process of each container.",
     "Tests are those of the conformance suite that a server passes. The first one takes more: cases that only the code "
@@ -56,17 +49,69 @@ def write(out: Path, found: Demo, environment: Mapping[str, str | None]) -> Path
 
 def render(run: Run) -> str:
     found, environment = read(run), run.facts["environment"]
-    said = f"One run of socketlab's demo: every server answers the same {USERS} clients, {environment['date']}."
+    clients = f"{found.measurements[0].users} clients" if found.measurements else "clients"
+    said = f"One run of socketlab's demo: every server answers the same {clients}, {environment['date']}."
     return demo_page.render(
         Comparison(found.measurements, found.costs, found.rates),
         title=_make_title(found.families.values()),
         lead=" ".join((said, *warn_of_hypervisor(found))),
-        captions=CAPTIONS,
+        captions=make_captions(found),
         checks=found.checks,
         missing=found.missing,
         extra=make_columns(found),
         environment=environment,
     )
+
+
+def make_captions(found: Demo) -> tuple[str, ...]:
+    """Return what explains the figures: of a stored demo with its own numbers of clients and rounds."""
+    return (
+        *describe_load(found),
+        _PEER,
+        _COST,
+        *_describe_rows(found),
+        _VERDICT,
+        *_describe_other_loads(found),
+        *_NOTES,
+    )
+
+
+def describe_load(found: Demo) -> tuple[str, ...]:
+    """Return the load of the rows; nothing if there are none."""
+    if not found.measurements:
+        return ()
+    return (
+        f"The load: {found.measurements[0].users} clients, each without a pause: connect, {SESSION} PINGs one after "
+        f"the other, close, repeat. Every reply is checked. One request in {SESSION} includes connecting and queueing, "
+        "so p99 shows the queue: a server that takes one client at a time looks fast at p50 and slow at p99.",
+    )
+
+
+def _describe_rows(found: Demo) -> tuple[str, ...]:
+    if not (rounds := max(map(len, found.rounds.values()), default=0)):
+        return ()
+    return (
+        f"Each model is loaded {rounds} times, interleaved with the others, on other cores than the load generator "
+        "where there are two. A line reaches from the lowest to the highest of these, and its dot is the median; a row "
+        "shows one load, that of median cost among those with the most frequent verdict. Its rate may not be the "
+        "median. Rows are in families, the least CPU first. ≈ marks a cost that ties with the one above: the lines "
+        "overlap.",
+    )
+
+
+def _describe_other_loads(found: Demo) -> Iterator[str]:
+    if waits := next(iter(found.waits.values()), None):
+        yield (
+            f"20 ms waits/s is another load: {waits.users} clients of each model on open connections, all models at "
+            "once. Each request waits for 20 ms without CPU. One at a time is at most 50 per second; all "
+            f"{waits.users} at once is at most {waits.users * 50}."
+        )
+    if http := next(iter(found.http.values()), None):
+        yield (
+            f"HTTP/s and HTTP CPU µs are of a third load: {http.users} clients that send GET /ping on kept "
+            "connections, and the CPU time of the server for each. It is another load than PING: compare models with "
+            "each other, not the two."
+        )
 
 
 def warn_of_hypervisor(found: Demo) -> tuple[str, ...]:

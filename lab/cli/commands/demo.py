@@ -17,7 +17,7 @@ from lab.cli.params import DURATION, models_argument, out_option
 from lab.experiments.demo import NAME, Demo, describe, read, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.verdict import exit_code
-from lab.report.demo_files import CAPTIONS, make_columns, render, warn_of_hypervisor, write
+from lab.report.demo_files import describe_load, make_columns, render, warn_of_hypervisor, write
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import choose_models
 from lab.servers.catalogue import PEERS
@@ -79,7 +79,8 @@ def print_demo(found: Demo) -> None:
         console.print(warning, markup=False, style="yellow")
     if any(item.verdict.is_lower_bound for item in found.measurements):
         console.print("≥: a lower bound. The limit was the load generator or the machine, not the server.", style="dim")
-    console.print(CAPTIONS[0], style="dim", markup=False)
+    for line in describe_load(found):
+        console.print(line, style="dim", markup=False)
 
 
 def print_page(page: Path) -> None:

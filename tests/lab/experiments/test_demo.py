@@ -171,12 +171,12 @@ def test_demo_loads_each_model_three_times_in_alternating_order_and_over_http(mo
 
 def test_demo_divides_its_time_by_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
-    assert demo.USERS == 16
-    # Another number than that of the presets.
+    assert demo.USERS == 32
+    # Another number than that of the presets, and than that of the waits, which all models get at once.
     monkeypatch.setattr(demo, "USERS", 7)
     run_demo(monkeypatch, lab, ["plain_socket"])
     assert [(load.name, load.spec.users, load.duration, load.spec.warm_up) for load in lab.loads] == [
-        ("closed_sleep_20ms", 7, 1.0, 0.5),
+        ("closed_sleep_20ms", 16, 1.0, 0.5),
         *[("closed_session", 7, 2.0, 0.3)] * 3,
         ("closed_http_ping", 7, 6.0, 0.5),
     ]

@@ -8,7 +8,7 @@ from lab.experiments.demo import Demo
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
 from lab.report.charts.palette import Tone
-from lab.report.demo_files import warn_of_hypervisor
+from lab.report.demo_files import describe_load, make_captions, warn_of_hypervisor
 from lab.report.demo_page import _make_row, render
 from lab.report.measurement_charts import Comparison
 from tests.support.made_up import MEASUREMENT, vary
@@ -70,6 +70,31 @@ def test_loads_from_which_a_hypervisor_took_cores_are_counted() -> None:
     assert warning.startswith("In 3 of 4 loads a hypervisor gave a part of this machine's cores to others, up to 20%. ")
     assert warn_of_hypervisor(Demo({}, rounds={"a": [steal(0.0, 0.098)], "b": [steal()]})) == ()
     assert warn_of_hypervisor(Demo({})) == ()
+
+
+def test_stored_demo_is_explained_with_its_own_clients_and_rounds() -> None:
+    found = Demo(
+        {},
+        rounds={"a": [vary(MEASUREMENT, users=5)] * 4, "b": [MEASUREMENT]},
+        waits={"a": vary(MEASUREMENT, users=6)},
+        http={"a": vary(MEASUREMENT, users=7)},
+        measurements=[vary(MEASUREMENT, users=5)],
+    )
+    said = "\n".join(make_captions(found))
+    assert "The load: 5 clients, each without a pause" in said
+    assert "Each model is loaded 4 times" in said
+    # 6 requests of 20 ms at once are 300 in a second.
+    assert "another load: 6 clients of each model" in said
+    assert "all 6 at once is at most 300" in said
+    assert "a third load: 7 clients that send GET /ping" in said
+    assert describe_load(found) == make_captions(found)[:1]
+
+
+def test_load_that_no_model_got_is_not_explained() -> None:
+    said = "\n".join(make_captions(Demo({})))
+    assert "clients" not in said
+    assert "is loaded" not in said
+    assert describe_load(Demo({})) == ()
 
 
 def test_page_has_no_rank() -> None:
