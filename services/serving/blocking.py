@@ -5,6 +5,7 @@ The conversation itself is the same.
 """
 
 import logging
+import math
 import select
 import selectors
 import signal
@@ -25,6 +26,10 @@ from services.serving.signals import stop_signals
 log = logging.getLogger("services")
 
 
+# Python's handler of a signal that comes just before a blocking call runs when the call returns: nothing interrupts it.
+# So a call of `Drain` must return in time: grace period and this together are less than the 10 s of `docker stop`.
+_LONGEST_CALL = 2.0
+
 SetTimeouts = Callable[[socket.socket, float], None]
 
 
@@ -42,6 +47,7 @@ def serve_stream(
     sleep: Callable[[float], object] = time.sleep,
     set_timeouts: SetTimeouts = set_kernel_timeouts,
     give_way: Callable[[], object] = lambda: None,
+    longest_call: float = math.inf,
 ) -> None:
     """Hold one conversation, from the first byte to the last stage of its close. The caller closes the socket.
 
@@ -51,10 +57,12 @@ def serve_stream(
         sleep: lets a Wait pass.
         set_timeouts: sets the socket's timeouts, which raise BlockingIOError or TimeoutError.
         give_way: lets other conversations run, if the kernel does not do that.
+        longest_call: seconds after which a call that receives or sends returns, at the latest.
     """
     # One look after each time-out; the last of them is at the end of the idle time.
-    set_timeouts(stream, limits.idle / (LOOKS + 1))
-    watch = IdleWatch()
+    looks = max(LOOKS, int(limits.idle / longest_call))
+    set_timeouts(stream, limits.idle / (looks + 1))
+    watch = IdleWatch(looks)
     try:
         while True:
             match connection.next_event():
@@ -185,7 +193,7 @@ class Drain(StopSignal):
 
     The handler closes the reading half of the conversation. The kernel then delivers the data that has arrived and the
     end of the stream, so a blocked `recv` returns, and complete requests are answered. At the end of the grace period,
-    an alarm interrupts the process.
+    an alarm interrupts the process. A signal that came just before the `recv` is handled up to two seconds later.
     """
 
     def __init__(self, grace: float) -> None:
@@ -202,7 +210,7 @@ class Drain(StopSignal):
         if self.is_set:
             self._end_reading()
         try:
-            serve_stream(stream, connection, listener.limits)
+            serve_stream(stream, connection, listener.limits, longest_call=_LONGEST_CALL)
         finally:
             self._current = None
 

@@ -34,11 +34,15 @@ class IdleWatch:
     A model checks `LOOKS` times within the idle time, except while it works for this peer. Counting checks costs less
     than reading a clock for each request, and a loop that was blocked does not mistake its own delay for silence of
     the peer.
+
+    Args:
+        looks: checks within the idle time, for a model that makes another number.
     """
 
-    __slots__ = ("_at_linger", "_at_look", "_looks")
+    __slots__ = ("_at_linger", "_at_look", "_looks", "_most_looks")
 
-    def __init__(self) -> None:
+    def __init__(self, looks: int = LOOKS) -> None:
+        self._most_looks = looks
         self._looks = 0  # since the last news
         self._at_look = (0, 0)  # bytes that the kernel, and the model's library, held then
         self._at_linger = (0, 0)
@@ -57,7 +61,7 @@ class IdleWatch:
         now = unsent(descriptor), held
         self._looks = 0 if _is_less(now, self._at_look) else self._looks + 1
         self._at_look = now
-        return self._looks > LOOKS
+        return self._looks > self._most_looks
 
     def is_taking(self, descriptor: int, held: int = 0) -> bool:
         """Return whether the peer has taken some data since the last call, but not all of it.

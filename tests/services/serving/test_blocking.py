@@ -1,5 +1,6 @@
 """How conversations over blocking sockets end: at once in a drain, and by force after the grace period."""
 
+import _thread
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from services.protocol import Limits
+from services.serving import blocking
 from services.serving.blocking import Conversations, Drain
 from services.serving.listeners import open_listeners, parse_listens
 
@@ -57,6 +59,22 @@ def test_conversations_have_the_grace_period_and_are_then_cut_off(
         if not ends:
             assert theirs.recv(1) == b""
     assert ("the grace period of 2.5 s is over: 1 conversations are cut off" in caplog.text) is not ends
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.timeout(60)
+def test_stop_signal_just_before_a_blocking_call_ends_the_conversation_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a signal interrupts nothing: Python's handler waits until the call returns."""
+    assert blocking._LONGEST_CALL + Limits().grace < 10  # seconds until `docker stop` kills
+    monkeypatch.setattr(blocking, "_LONGEST_CALL", 0.1)
+    wanted = parse_listens(["command=tcp://127.0.0.1:0"], "m")
+    with closing(Drain(300.0)) as drain, open_listeners(wanted, Limits(idle=86_400.0), str) as (listener,):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            # As the C part of the handler, without a signal that would interrupt the call.
+            threading.Timer(0.05, _thread.interrupt_main, [signal.SIGTERM]).start()
+            drain.serve_stream(listener, ours, "")
+    assert drain.is_set
 
 
 @pytest.mark.usefixtures("kept_signals")

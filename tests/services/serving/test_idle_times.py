@@ -54,17 +54,26 @@ class SilentClient:
         return -1
 
 
-def converse(client: SilentClient, monkeypatch: pytest.MonkeyPatch) -> float:
+def converse(client: SilentClient, monkeypatch: pytest.MonkeyPatch, **options: float) -> float:
     """Hold a conversation; return the seconds that it took."""
     monkeypatch.setattr(blocking, "time", client)
     begin = client.now
-    serve_stream(cast(Any, client), Connection("command"), LIMITS, set_timeouts=client.set_timeouts)
+    serve_stream(
+        cast(Any, client), Connection("command"), LIMITS, set_timeouts=client.set_timeouts, **cast(Any, options)
+    )
     return client.now - begin
 
 
-def test_silent_client_is_left_after_the_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+# A call waits a fifth of the idle time, or with at most 0.7 s in each, 14 calls fit into it and one more.
+@pytest.mark.parametrize(
+    ("options", "call"), [({}, 2.0), ({"longest_call": 0.7}, 10 / 15), ({"longest_call": 3.0}, 2.0)]
+)
+def test_silent_client_is_left_after_the_idle_time(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, float], call: float
+) -> None:
     client = SilentClient()
-    assert converse(client, monkeypatch) == pytest.approx(LIMITS.idle)
+    assert converse(client, monkeypatch, **options) == pytest.approx(LIMITS.idle)
+    assert client.timeout == pytest.approx(call)
     assert client.ended == []
 
 
