@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lab.base.environ import ENV_LOCUSTFILES
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_lines
 from lab.base.messages import decode
 from lab.load.generator import run_generator
 from lab.load.messages import LoadFailure
@@ -154,7 +154,7 @@ def read_steps(done: Completed, seconds: float) -> list[Step]:
         entries = None
     # 1: a step has failed, which the table shows better.
     if entries is None or done.returncode not in (0, 1):
-        said = (done.stderr + done.stdout).strip().splitlines()[-15:]
+        said = last_lines(done.stderr + done.stdout, 15)
         raise LabError("\n  ".join([f"Locust ended with exit code {done.returncode}:", *said]))
     return [_read_step(entry, seconds) for entry in entries]
 

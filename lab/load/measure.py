@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from lab.base.environ import ENV_GENERATOR_CORES, ENV_TARGETS
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_lines
 from lab.base.units import encode_cores
 from lab.load.cores import Pinning, allotted_cores, find_core_use
 from lab.load.generator import PersistentGenerator, run_generator
@@ -245,8 +245,7 @@ def _watch(meters: Mapping[str, Meter], started: float) -> Iterator[dict[str, li
 def _parse(finished: Completed, models: Sequence[str]) -> dict[str, LoadResult]:
     results = {result.model: result for result in LoadResult.find_all(finished.stdout)}
     if missing := [model for model in models if model not in results]:
-        last = [line for line in (finished.stdout + "\n" + finished.stderr).splitlines() if line.strip()][-3:]
-        said = " / ".join(last) or "nothing"
+        said = " / ".join(last_lines(finished.stdout + "\n" + finished.stderr, 3)) or "nothing"
         raise LabError(
             f"the load generator gave no result for {', '.join(missing)} (exit code {finished.returncode}); "
             f"its output ends with: {said}"

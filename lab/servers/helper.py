@@ -7,12 +7,11 @@ import time
 from dataclasses import dataclass, field
 from typing import IO
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_lines
 from lab.base.messages import Kind, Message, decode, encode, is_message
 
 _POLL_SECONDS = 0.005
 _LONG_POLL_SECONDS = 0.1
-_LAST_LINES = 10
 
 
 @dataclass
@@ -143,6 +142,5 @@ class Helper:
 
     def describe_output(self) -> str:
         """Return its last lines, for an error."""
-        lines = self.output().splitlines()
-        said = [line for line in lines if line.strip() and not is_message(line)][-_LAST_LINES:]
+        said = last_lines("\n".join(line for line in self.output().splitlines() if not is_message(line)))
         return "\n  ".join(["; its output ends with:", *said]) if said else "; it said nothing"

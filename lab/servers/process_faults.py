@@ -10,7 +10,7 @@ from typing import Protocol
 
 import psutil
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_line
 from lab.servers import throttle
 from lab.servers.backend import ContainerControls, Helpers
 from lab.servers.children import STOP_SECONDS
@@ -60,7 +60,7 @@ class ProcessFaults:
         command = ["python", "-c", script, str(self._processes.pid(model)), *arguments]
         done = self._helpers.run(command, capture=True)
         if done.returncode:
-            raise LabError(f"{model}: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
+            raise LabError(f"{model}: {last_line(done.stderr.strip() or done.stdout, 'no output')}")
         return done.stdout
 
     def limit_cpu(self, model: str, cores: float | None) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 import psutil
 
 from lab.base import interrupts
-from lab.base.errors import LabError, NotReadyError
+from lab.base.errors import LabError, NotReadyError, last_lines
 from lab.base.paths import ROOT
 from lab.base.units import show_cores
 from lab.metrics.process import open_process_meter
@@ -44,7 +44,6 @@ from lab.servers.children import STOP_SECONDS
 from lab.servers.readiness import choose_targets, describe_silence, wait_ready
 from lab.servers.runtime import ENV_RUNTIME, forget, make_private, runtime_base, runtime_directory
 
-_LAST_LINES = 10
 _POLL_SECONDS = 0.01
 # How long a restart waits for a port that another program has.
 _TAKEN_SECONDS = 5.0
@@ -340,7 +339,7 @@ class Processes:
     def _not_ready(self, model: str, timeout: float, error: str) -> NotReadyError:
         state = self._state_of(model)
         if state.state == "running":
-            return NotReadyError(describe_silence(model, error, timeout, _last_lines(self.logs(model))))
+            return NotReadyError(describe_silence(model, error, timeout, last_lines(self.logs(model))))
         # The last line says why it could not start.
         why = state.last_lines[-1] if state.last_lines else "its log is empty"
         return NotReadyError(f"{model} exited with code {state.exit_code} instead of answering: {why}")
@@ -366,7 +365,7 @@ class Processes:
             return ModelState(model, family, self.name, "missing")
         if self.is_running(model):
             return ModelState(model, family, self.name, "running", listeners=tuple(self._read_listeners(model)))
-        lines = tuple(_last_lines(self.logs(model)))
+        lines = tuple(last_lines(self.logs(model)))
         return ModelState(model, family, self.name, "exited", self._exit_code(model), last_lines=lines)
 
     def _read_header(self, model: str) -> dict[str, Any] | None:
@@ -414,7 +413,3 @@ def _is_alive(pid: int, created: float) -> bool:
         return abs(process.create_time() - created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _last_lines(text: str) -> list[str]:
-    return text.splitlines()[-_LAST_LINES:]

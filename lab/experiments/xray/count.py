@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_line
 from lab.experiments.xray import exchanges, switches
 from lab.experiments.xray.exchanges import EXCHANGES, SETTLE
 from lab.experiments.xray.strace import Call, parse_log, traced
@@ -144,7 +144,7 @@ def _run(backend: Backend, request: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         found = json.loads(done.stdout)
     except ValueError:
-        raise LabError(f"the exchanges failed: {(done.stderr.strip() or 'no output').splitlines()[-1]}") from None
+        raise LabError(f"the exchanges failed: {last_line(done.stderr, 'no output')}") from None
     if "error" in found:
         raise LabError(f"the exchanges failed: {found['error']}")
     legs: list[dict[str, Any]] = found["legs"]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_line
 from lab.experiments.xray import sampler, scenes
 from lab.experiments.xray.analysis import find_waits, is_orderly
 from lab.experiments.xray.recording import (
@@ -161,7 +161,7 @@ def _look_locally(backend: Backend, pid: int, folder: str) -> Mapping[str, Any]:
     source = Path(sampler.__file__).read_text(encoding="utf-8")
     done = backend.helpers.run(["python", "-c", source, str(pid), folder, str(_PERIOD)], capture=True, timeout=_TIMEOUT)
     if done.returncode:
-        return _see_nothing((done.stderr.strip() or "the script ended").splitlines()[-1])
+        return _see_nothing(last_line(done.stderr, "the script ended"))
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found
 
@@ -208,9 +208,7 @@ def _play(backend: Backend, request: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         played: Mapping[str, Any] = json.loads(done.stdout)
     except ValueError:
-        raise LabError(
-            f"the scene could not be played: {(done.stderr.strip() or 'no output').splitlines()[-1]}"
-        ) from None
+        raise LabError(f"the scene could not be played: {last_line(done.stderr, 'no output')}") from None
     if "error" in played:
         raise LabError(f"the scene could not be played: {played['error']}")
     return played

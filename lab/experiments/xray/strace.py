@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_line
 from lab.experiments.xray import switches
 from lab.servers.backend import Backend
 from lab.servers.children import die_with_lab
@@ -157,7 +157,7 @@ def _wait_attached(process: "subprocess.Popen[bytes]", said: Path, count: int) -
     deadline = time.monotonic() + _SECONDS
     while (text := said.read_text(errors="replace")).count(" attached") < count:
         if process.poll() is not None:
-            raise LabError(f"{text.strip().splitlines()[-1] if text.strip() else 'strace ended'}")
+            raise LabError(last_line(text, "strace ended"))
         if time.monotonic() > deadline:
             raise LabError(f"strace was not attached within {_SECONDS:g} s")
         time.sleep(0.01)

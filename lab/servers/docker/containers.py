@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lab.base.errors import LabError, NotReadyError
+from lab.base.errors import LabError, NotReadyError, last_lines
 from lab.metrics.sample import Meter
 from lab.servers import readiness
 from lab.servers.backend import READY_SECONDS, ModelState
@@ -281,7 +281,7 @@ class Containers:
             with_stdout: include stdout, to which a server of the gallery may log. A model writes a line of JSON to it.
         """
         log = run_docker("logs", "--tail", str(2 * _LAST_LINES), self._compose.name_container(model), check=False)
-        return [*(log.stdout.splitlines() if with_stdout else []), *log.stderr.splitlines()][-_LAST_LINES:]
+        return last_lines((log.stdout + "\n" if with_stdout else "") + log.stderr, _LAST_LINES)
 
 
 def _read_check(container: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lab.base.errors import LabError
+from lab.base.errors import LabError, last_lines
 from lab.base.progress import is_shown, progress_line
 from lab.engine import EngineError
 from lab.servers.catalogue import Catalogue
@@ -64,7 +64,14 @@ def _build(compose: Compose, services: Sequence[str], inputs: Mapping[str, str])
     log = follow(process, {service: compose.catalogue.image(service) for service in services})
     if process.returncode:
         check_engine("\n".join(log))
-        raise LabError("\n  ".join([f"building {', '.join(services)} failed; its output ends with:", *log]))
+        raise LabError(
+            "\n  ".join(
+                [
+                    f"building {', '.join(services)} failed; its output ends with:",
+                    *last_lines("\n".join(log), _LOG_LINES),
+                ]
+            )
+        )
     # The images that these replaced have lost their name. The filter leaves images of other programs alone.
     run_docker("image", "prune", "--force", "--filter", f"label={_INPUTS}", check=False)
 

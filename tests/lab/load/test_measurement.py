@@ -558,6 +558,9 @@ def test_results_are_found_anywhere_in_a_line() -> None:
         _parse(Completed([], 0, one.encode(), ""), ["a", "b"])
     with pytest.raises(LabError, match="its output ends with: nothing"):
         _parse(Completed([], 0, "", ""), ["a"])
+    # A result has hundreds of kilobytes, and the error of one step stands in a table.
+    with pytest.raises(LabError, match=r"LOAD-RESULT .{280,290}… / canceled$"):
+        _parse(Completed([], 130, f"{one.encode()}{' ' * 9000}|", "canceled"), ["a", "b"])
 
 
 class Backend(UnusedBackend):
