@@ -120,7 +120,8 @@ def main() -> None:
     Room()
     signal.signal(signal.SIGTERM, lambda *_: exit())
     print(f"a chat room at port {PORT}", flush=True)
-    asyncore.loop(use_poll=True)
+    # A signal just before the wait is handled after it, and the library's own 30 s are longer than `docker stop` waits.
+    asyncore.loop(timeout=1.0, use_poll=True)
 
 
 if __name__ == "__main__":

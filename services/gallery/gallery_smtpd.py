@@ -46,7 +46,8 @@ def main() -> None:
     Server(("0.0.0.0", PORT), None, data_size_limit=LARGEST)  # type: ignore[arg-type]  # noqa: S104 - None: no relay; the lab's network is internal
     signal.signal(signal.SIGTERM, lambda *_: exit())
     print(f"SMTP at port {PORT}, for {DOMAIN}", flush=True)
-    asyncore.loop(use_poll=True)
+    # A signal just before the wait is handled after it, and the library's own 30 s are longer than `docker stop` waits.
+    asyncore.loop(timeout=1.0, use_poll=True)
 
 
 if __name__ == "__main__":
