@@ -176,6 +176,11 @@ def order_rows(found: Demo) -> list[Measurement]:
     return sorted(rows, key=place)
 
 
+def is_sound(found: Measurement) -> bool:
+    """Return whether a demo with this measurement can have exit code 0."""
+    return not (found.load.failures or found.verdict.is_failure or found.verdict.bound is Limit.DISTURBED)
+
+
 def choose_typical(items: Sequence[Measurement]) -> Measurement:
     """Return the measurement to show: the first that failed or was disturbed, else a median one.
 
@@ -183,7 +188,7 @@ def choose_typical(items: Sequence[Measurement]) -> Measurement:
     the machine.
     """
     for item in items:
-        if item.load.failures or item.verdict.is_failure or item.verdict.bound is Limit.DISTURBED:
+        if not is_sound(item):
             return item
     counts = Counter(item.verdict.bound for item in items)
     usual = [item for item in items if counts[item.verdict.bound] == max(counts.values())]

@@ -4,16 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lab.base.units import show_us
-from lab.experiments.demo import NAME, Demo, keep, read
+from lab.experiments.demo import NAME, Demo, is_sound, keep, read
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.load.workloads import SESSION
-from lab.metrics.verdict import STOLEN
+from lab.metrics.verdict import STOLEN, show_failures
 from lab.report import demo_page
 from lab.report.cells import Cell, show_rate
 from lab.report.extra_columns import ExtraColumn
 from lab.report.measurement_charts import Comparison
 from lab.servers.catalogue import PEER
+
+_WAITS, _HTTP = "20 ms waits/s", "HTTP/s"
 
 _PEER = "A peer is another project's server, for reference. If it has no PING, it returns the same number of bytes."
 _COST = (
@@ -54,7 +56,7 @@ def render(run: Run) -> str:
     return demo_page.render(
         Comparison(found.measurements, found.costs, found.rates),
         title=_make_title(found.families.values()),
-        lead=" ".join((said, *warn_of_hypervisor(found))),
+        lead=" ".join((said, *warn_of_hypervisor(found), *explain_further_loads(found))),
         captions=make_captions(found),
         checks=found.checks,
         missing=found.missing,
@@ -126,6 +128,17 @@ def warn_of_hypervisor(found: Demo) -> tuple[str, ...]:
     )
 
 
+def explain_further_loads(found: Demo) -> tuple[str, ...]:
+    """Return what went wrong under the loads that have no verdict in the table."""
+    return tuple(
+        f"{model}: {heading}: {item.verdict.bound}: {item.verdict.reason}"
+        + (f"; {show_failures(failures)}" if (failures := item.load.failures) else "")
+        for heading, measured in ((_WAITS, found.waits), (_HTTP, found.http))
+        for model, item in measured.items()
+        if not is_sound(item)
+    )
+
+
 def _make_title(families: Iterable[str]) -> str:
     ours = sum(family != PEER for family in families)
     return f"{ours} socket server{'' if ours == 1 else 's'}, one protocol"
@@ -134,8 +147,8 @@ def _make_title(families: Iterable[str]) -> str:
 def make_columns(found: Demo) -> tuple[ExtraColumn, ...]:
     """Return the columns of a demo: requests that sleep, and HTTP."""
     return (
-        ExtraColumn("20 ms waits/s", found.waits, _rate),
-        ExtraColumn("HTTP/s", found.http, _rate),
+        ExtraColumn(_WAITS, found.waits, _rate),
+        ExtraColumn(_HTTP, found.http, _rate),
         ExtraColumn("HTTP CPU µs", found.http, _cpu),
     )
 

@@ -17,7 +17,7 @@ from lab.cli.params import DURATION, models_argument, out_option
 from lab.experiments.demo import NAME, Demo, describe, read, run
 from lab.experiments.store import Run, tolerated
 from lab.metrics.verdict import exit_code
-from lab.report.demo_files import describe_load, make_columns, render, warn_of_hypervisor, write
+from lab.report.demo_files import describe_load, explain_further_loads, make_columns, render, warn_of_hypervisor, write
 from lab.report.terminal import make_table, open_console
 from lab.servers.backend import choose_models
 from lab.servers.catalogue import PEERS
@@ -75,6 +75,8 @@ def print_demo(found: Demo) -> None:
         console.print(make_table(found.measurements, summaries=True, extra=make_columns(found)))
     for model, reason in found.missing.items():
         console.print(f"not measured: {model}: {reason}", markup=False, style="red")
+    for trouble in explain_further_loads(found):
+        console.print(trouble, markup=False, style="red")
     for warning in warn_of_hypervisor(found):
         console.print(warning, markup=False, style="yellow")
     if any(item.verdict.is_lower_bound for item in found.measurements):

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.demo import Demo
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
+from lab.metrics.verdict import Limit, Verdict
 from lab.report.charts.palette import Tone
-from lab.report.demo_files import describe_load, make_captions, warn_of_hypervisor
+from lab.report.demo_files import describe_load, explain_further_loads, make_captions, warn_of_hypervisor, write
 from lab.report.demo_page import _make_row, render
 from lab.report.measurement_charts import Comparison
 from tests.support.made_up import MEASUREMENT, vary
@@ -95,6 +97,29 @@ def test_load_that_no_model_got_is_not_explained() -> None:
     assert "clients" not in said
     assert "is loaded" not in said
     assert describe_load(Demo({})) == ()
+
+
+def test_further_load_that_was_disturbed_or_failed_is_explained(tmp_path: Path) -> None:
+    disturbed = Verdict(Limit.DISTURBED, "a generator was lost")
+    wrong = Verdict(Limit.WRONG, "1 wrong reply")
+    found = Demo(
+        {},
+        waits={"a": MEASUREMENT, "b": vary(MEASUREMENT, verdict=disturbed)},
+        http={
+            "a": vary(MEASUREMENT, verdict=wrong, failures={"wrong bytes": 1}),
+            "b": MEASUREMENT,
+            # Few enough for the verdict, and exit code 1 all the same.
+            "c": vary(MEASUREMENT, verdict=Verdict(Limit.SERVER, "it was busy"), failures={"reset": 2}),
+        },
+    )
+    said = explain_further_loads(found)
+    assert said == (
+        "b: 20 ms waits/s: disturbed: a generator was lost",
+        "a: HTTP/s: wrong: 1 wrong reply; 1 × wrong bytes",  # noqa: RUF001
+        "c: HTTP/s: server-bound: it was busy; 2 × reset",  # noqa: RUF001
+    )
+    assert said[0] in write(tmp_path, found, {"date": "today"}).read_text()
+    assert explain_further_loads(Demo({}, waits={"a": MEASUREMENT})) == ()
 
 
 def test_page_has_no_rank() -> None:
