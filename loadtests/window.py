@@ -8,7 +8,7 @@ sends them to itself.
 import sys
 from argparse import Namespace
 from collections import Counter
-from time import monotonic, perf_counter, process_time
+from time import monotonic, process_time
 from typing import Any, cast
 
 import gevent
@@ -47,8 +47,8 @@ class WindowCounter:
     def _obey(self, msg: Any, **_: object) -> None:
         if msg.data == _BEGIN:
             self._engine.flush()
-            # At once: the time of the users counts from here.
-            self._started, self._cpu, self._throttled = perf_counter(), process_time(), read_throttled()
+            # Again: the first takes milliseconds, which are not part of the window. The second has nothing to count.
+            self._started, self._cpu, self._throttled = self._engine.flush(), process_time(), read_throttled()
             self._early = {series: tally.failures for series, tally in RECORDER.tallies().items()}
             RECORDER.reset()
             self._stats.reset_all()
@@ -58,7 +58,11 @@ class WindowCounter:
             self._pulse = Pulse()
             self._beating = gevent.spawn(self._beat, self._pulse)
         else:
-            self._runner.send_message(_PART, self._count().encode())
+            # Before the abort, which counts on in the same tallies.
+            part = self._count().encode()
+            # Stop the load, so that the server uses no more CPU time after the window.
+            self._engine.abort()
+            self._runner.send_message(_PART, part)
 
     @staticmethod
     def _beat(pulse: Pulse) -> None:
@@ -68,8 +72,8 @@ class WindowCounter:
 
     def _count(self) -> Part:
         self._engine.count_backlog_as_dropped()
-        self._engine.flush()
-        seconds, cpu = perf_counter() - self._started, process_time() - self._cpu
+        cpu = process_time() - self._cpu
+        seconds = self._engine.flush() - self._started
         before, after = self._throttled, read_throttled()
         throttled = None if before is None or after is None else after - before
         if self._pulse and self._beating:
@@ -90,8 +94,6 @@ class WindowCounter:
             )
             for group in self._engine.groups
         )
-        # Stop the load, so that the server uses no more CPU time after the window.
-        self._engine.abort()
         return Part(seconds, cpu, throttled, None if self._pulse is None else self._pulse.longest, groups)
 
 
@@ -126,9 +128,8 @@ class Window:
 
     def _measure(self) -> None:
         gevent.sleep(self._warm_up)
-        before = read_cores()
         self._runner.send_message(_ORDER, _BEGIN)
-        self._began = monotonic()
+        self._began, before = monotonic(), read_cores()
         sampling = gevent.spawn(sample_forever, self._course)
         gevent.sleep(self._seconds)
         sampling.kill()

@@ -43,7 +43,8 @@ def test_each_load_has_its_own_process_of_one_generator(backend, generator):
             find_preset("closed_ping").change(users=users, duration=0.6, warm_up=0.1),
             generator=generator,
         )
-        assert found.users == pytest.approx(users, abs=1)  # on a busy machine, one may be late
+        # On a busy machine, one may be late. There are never more: the window begins and ends with the counts.
+        assert users - 1 <= found.load.users <= users + 1e-6
         assert found.answered > 0
         assert found.load.failures == {}
         process = _process(generator)

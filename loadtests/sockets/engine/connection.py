@@ -136,15 +136,14 @@ class ConnectionGroup:
                 self.described.add(text)
         self.failures.append(text)
 
-    def count_users(self) -> None:
+    def count_users(self, now: float) -> None:
         """Count the connections' time up to now: before their number changes, and before it is reported."""
-        now = perf_counter()
         self.tally.user_seconds += len(self.connections) * (now - self.counted_at)
         self.counted_at = now
 
-    def take_tally(self) -> Tally:
+    def take_tally(self, now: float) -> Tally:
         """Return the counts since the last call."""
-        self.count_users()
+        self.count_users(now)
         tally, self.tally = self.tally, Tally()
         tally.answered = len(self.service)
         tally.requests = tally.answered * self.exchange.depth

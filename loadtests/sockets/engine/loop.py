@@ -128,7 +128,7 @@ class Engine:
         group = connection.group
         if connection not in group.connections:
             return
-        group.count_users()
+        group.count_users(perf_counter())
         group.connections.discard(connection)
         connection.idle = connection.busy = False
         connection.close()
@@ -138,10 +138,15 @@ class Engine:
         if not self._count:
             self.flush()
 
-    def flush(self) -> None:
-        """Report all counts now."""
+    def flush(self) -> float:
+        """Report all counts; return the time, by `time.perf_counter`, up to which they were counted.
+
+        This takes milliseconds, in which no reply is read.
+        """
+        now = perf_counter()
         for group in self.groups:
-            self._report(group)
+            self._report(group, now)
+        return now
 
     def count_backlog_as_dropped(self) -> None:
         """Count requests that are due and unsent as dropped: the end of a measurement does not excuse them."""
@@ -196,7 +201,7 @@ class Engine:
     # The loop.
 
     def _admit(self, connection: Connection, now: float) -> None:
-        connection.group.count_users()
+        connection.group.count_users(now)
         connection.group.connections.add(connection)
         self._count += 1
         if self._greenlet is None or self._greenlet.ready():
@@ -308,9 +313,9 @@ class Engine:
                 connection.check_time(now)
         self._next_sweep = now + min(max(shortest / 20, 0.01), 0.5)
 
-    def _report(self, group: ConnectionGroup) -> None:
+    def _report(self, group: ConnectionGroup, now: float) -> None:
         """Pass the counts of a group to the recorder and to Locust's statistics."""
-        tally = group.take_tally()
+        tally = group.take_tally(now)
         in_flight = sum(connection.busy for connection in group.connections)
         RECORDER.add(group.series, tally, users=len(group.connections), in_flight=in_flight)
         turns = group.exchange.turns

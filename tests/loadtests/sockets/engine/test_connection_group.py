@@ -21,8 +21,13 @@ from loadtests.sockets.recorder import RECORDER, Series
 from loadtests.sockets.schedule import Schedule
 
 import loadtests.sockets.engine.connection
+import loadtests.sockets.engine.loop
 now = [100.0]
-loadtests.sockets.engine.connection.perf_counter = lambda: now[0]
+CLOCKS = (loadtests.sockets.engine.connection, loadtests.sockets.engine.loop)
+def set_clock(clock):
+    for module in CLOCKS:
+        module.perf_counter = clock
+set_clock(lambda: now[0])
 
 environment = Environment()
 environment.create_local_runner()
@@ -53,7 +58,7 @@ for loop in ("closed", "open"):
     # What is due and was not sent when the measurement ends is dropped as well.
     group.pending.append(99.0)
     engine.count_backlog_as_dropped()
-    engine._report(group)
+    assert engine.flush() == now[0]
     tally = RECORDER.tallies()[series]
     gauge = RECORDER.gauge(series)
     entry = environment.stats.get("m w", "TCP")
@@ -73,7 +78,7 @@ for loop in ("closed", "open"):
         ],
     }
     # Of nothing new, nothing is reported again.
-    engine._report(group)
+    engine.flush()
     tally = RECORDER.tallies()[series]
     shown[loop]["again"] = [tally.answered, entry.num_requests, group.answered_in_all, tally.user_seconds]
     group.connections.clear()
@@ -95,7 +100,25 @@ group.counted_at, engine._count = now[0], 3
 now[0] += 2.0
 engine.remove(connections.pop())
 now[0] += 1.0
-shown["user_seconds"] = group.take_tally().user_seconds
+shown["user_seconds"] = group.take_tally(now[0]).user_seconds
+
+# The users of all groups are counted up to the same moment, though a second passes with each look at the clock.
+for name in ("a", "b"):
+    series = Series(name, "w", "tcp", "closed")
+    make = lambda: ConnectionGroup(series, Endpoint.parse("tcp://127.0.0.1:1"), exchange, timeout=2.0)
+    found = engine.group(series, make)
+    found.connections.add(ExchangeConnection(found, engine))
+    found.counted_at = now[0]
+def pass_second():
+    now[0] += 1.0
+    return now[0]
+set_clock(pass_second)
+until = engine.flush()
+set_clock(lambda: now[0])
+tallies = RECORDER.tallies()
+shown["flushed"] = [until - 107.0, *(tallies[Series(name, "w", "tcp", "closed")].user_seconds for name in "ab")]
+for found in [found for found in engine.groups if found.series.model in "ab"]:
+    found.connections.clear()
 
 timers = []
 engine.set_timer = lambda connection, due: timers.append(round(due - now[0], 6))
@@ -270,6 +293,12 @@ def test_group_has_timeouts_in_its_times(reported):
 def test_time_of_a_user_that_leaves_counts(reported):
     # Three users for two seconds, and two for one more.
     assert reported["user_seconds"] == pytest.approx(8.0)
+
+
+@IN_ONE_WORKER
+def test_users_of_all_groups_are_counted_up_to_one_moment(reported):
+    # One user each, for the second after the last count.
+    assert reported["flushed"] == [1.0, 1.0, 1.0]
 
 
 @IN_ONE_WORKER
