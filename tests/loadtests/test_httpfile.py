@@ -242,16 +242,20 @@ def test_workers_run_the_locustfile_and_its_failures_are_reported(tmp_path, caps
     file.write_text(MISSING)
     with Server("selector_loop", tmp_path / "s", {}) as server:
         address = server.address("http", "tcp")
-        steps = run_headless(
-            ProcessHelpers(tmp_path, catalogue),
-            name_files(str(file)),
-            ["--host", f"http://{address.host}:{address.port}"],
-            users=4,
-            seconds=3,
-            workers=2,
-            environ=NO_PROXY,
-        )
-    rows = {step.step: step for step in steps}
+        # On a busy machine, three seconds can pass before a worker has made a request of each kind.
+        for seconds in (3, 9, 27):
+            steps = run_headless(
+                ProcessHelpers(tmp_path, catalogue),
+                name_files(str(file)),
+                ["--host", f"http://{address.host}:{address.port}"],
+                users=4,
+                seconds=seconds,
+                workers=2,
+                environ=NO_PROXY,
+            )
+            rows = {step.step: step for step in steps}
+            if len(rows) == 2:
+                break
     assert rows.keys() == {"/ping", "/nothing"}
     assert rows["/ping"].taken > rows["/ping"].failures == 0
     assert rows["/nothing"].failures == rows["/nothing"].taken > 0

@@ -50,6 +50,12 @@ def test_run_ends_during_its_ramp(shape, url, run_locust, encode_targets):
 
 
 def test_master_and_its_workers_end_after_the_run_time(url, encode_targets):
+    # On a busy machine, two seconds can pass before a worker has made a request.
+    assert any(_run_with_workers(seconds, url, encode_targets) for seconds in (2, 6, 18))
+
+
+def _run_with_workers(seconds, url, encode_targets):
+    """Return the number of requests of a master's two workers."""
     port = str(find_port())
     environ = os.environ | {"LAB_TARGETS": encode_targets({"it": url})}
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py"]
@@ -63,12 +69,11 @@ def test_master_and_its_workers_end_after_the_run_time(url, encode_targets):
             stack.callback(process.kill)
             return process
 
-        master = start([*leading, *HEADLESS, "-t", "2s"])
+        master = start([*leading, *HEADLESS, "-t", f"{seconds}s"])
         workers = [start(joining) for _ in range(2)]
         text, _ = master.communicate(timeout=60)
         assert [process.wait(60) for process in (master, *workers)] == [0, 0, 0]
-    done = subprocess.CompletedProcess([], 0, text, "")
-    assert read_requests(done) > 0
+    return 0 if text.endswith("[]\n") else read_requests(subprocess.CompletedProcess([], 0, text, ""))
 
 
 @pytest.mark.parametrize("files", ["loadtests/galleryfile.py", "loadtests/locustfile.py,loadtests/galleryfile.py"])

@@ -174,6 +174,7 @@ class FakeLab(UnusedBackend):
     asked: list[tuple[list[str], object]] = field(default_factory=list)
     beside: list[tuple[str, Sequence[str]]] = field(default_factory=list)
     looks: str = "[]"
+    first_looks: list[str] = field(default_factory=list)
 
     def targets(self) -> list[Listener]:
         return [
@@ -192,7 +193,7 @@ class FakeLab(UnusedBackend):
     def run_beside(self, model: str, script: str, arguments: Sequence[str] = ()) -> str:
         self.beside.append((model, arguments))
         assert "read_switches" in script
-        return self.looks
+        return self.first_looks.pop(0) if self.first_looks else self.looks
 
 
 def make_legs(*legs: tuple[str, int, int]) -> str:
@@ -235,6 +236,22 @@ def test_model_is_measured_twice_and_traced_once(monkeypatch: pytest.MonkeyPatch
     assert quiet == {"legs": places * 2, "count": 9, "done": "/folder/counted"}
     assert loud == {"legs": places * 2, "count": 9}
     assert lab.beside == [("m", ["/folder/counted"])]
+
+
+def test_exchanges_are_repeated_up_to_twice_if_the_switches_were_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(count, "traced", trace)
+    legs = make_legs(("PING", 4 * SECOND, 6 * SECOND))
+    late, whole = (
+        json.dumps([[at * SECOND, {"1": n}] for at, n in looks]) for looks in ([(66, 9)], [(64, 3), (66, 9)])
+    )
+    lab = FakeLab(answers=[legs] * 4, looks=whole, first_looks=[late, late])
+    costs, _ = measure(lab, "m", "/folder", rounds=1)
+    assert (costs[0].switches, len(lab.beside)) == (3.0, 3)
+    lab = FakeLab(answers=[legs] * 4, looks=late)
+    costs, _ = measure(lab, "m", "/folder", rounds=1)
+    assert (costs[0].switches, len(lab.beside)) == (None, 3)
+    # What an earlier try has left would end the next one at once.
+    assert sum("unlink" in str(request) for _, request in lab.asked) == 3
 
 
 def test_two_hundred_exchanges_are_made_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
