@@ -11,8 +11,6 @@ from types import MappingProxyType
 import psutil
 
 from lab.base.paths import ROOT
-from lab.engine import EngineError
-from lab.engine.client import make_environ
 
 # Servers that are processes of this machine.
 PROCESS: Mapping[str, str | None] = MappingProxyType({"backend": "process"})
@@ -69,8 +67,8 @@ def read_distribution() -> str | None:
 def _output(command: list[str]) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603  # fixed commands
-            command, cwd=ROOT, env=make_environ(), capture_output=True, text=True, timeout=10, check=True
+            command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.SubprocessError, EngineError):
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

@@ -38,7 +38,7 @@ def render_files(found: Measurement) -> dict[str, str]:
         times.write_hgrm(file)
         texts[f"-{kind}.hgrm"] = file.getvalue()
     if found.load.course:
-        file = io.StringIO(newline="")
+        file = io.StringIO()
         csv.writer(file).writerows([_COLUMNS, *list_course(found)])
         texts["-course.csv"] = file.getvalue()
     return texts
@@ -52,10 +52,10 @@ def list_course(found: Measurement) -> list[tuple[float | None, ...]]:
     rows: list[tuple[float | None, ...]] = []
     latest: tuple[float | None, ...] | None = None
     for row in found.load.course:
-        reading = _find_reading(found, row[0] or 0.0)
+        reading = _find_reading(found, _seconds_of(row))
         cores = None
         if reading and latest and reading[1] is not None and latest[1] is not None and reading[0] != latest[0]:
-            cores = (reading[1] - latest[1]) / ((reading[0] or 0.0) - (latest[0] or 0.0))
+            cores = (reading[1] - latest[1]) / (_seconds_of(reading) - _seconds_of(latest))
         rows.append((*row, cores, *(reading[2:] if reading else [None] * 4)))
         latest = reading
     return rows
@@ -66,4 +66,9 @@ def _find_reading(found: Measurement, seconds: float) -> tuple[float | None, ...
     begin = found.server.window_begin
     if begin is None:
         return None
-    return next((item for item in reversed(found.server.series) if (item[0] or 0.0) <= begin + seconds), None)
+    return next((item for item in reversed(found.server.series) if _seconds_of(item) <= begin + seconds), None)
+
+
+def _seconds_of(row: tuple[float | None, ...]) -> float:
+    """Return the first column, which every row has."""
+    return row[0] or 0.0

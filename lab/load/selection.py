@@ -53,7 +53,7 @@ def select_able(servers: Listening, models: Sequence[Model], load: Preset, *, na
         raise LabError(f"{load.name} asks {service} over {transport}, which {', '.join(unable)} does not speak")
     if unable:
         print(f"lab: left out, as they do not speak {service} over {transport}: {', '.join(unable)}", file=sys.stderr)
-    limited = [model for model in models if not load.workload.is_possible(model.limits)]
+    limited = [model for model in models if model.name in offered and not load.workload.is_possible(model.limits)]
     if limited:
         reasons = "; ".join(f"{model.name}: {model.limits[load.workload.capability]}" for model in limited)
         if named or len(unable) + len(limited) == len(models):

@@ -18,7 +18,7 @@ _RIGHT = ("CPU", "requests in flight", "memory")
 def print_advice(demand: Demand, found: list[Advice], sources: Sources, console: Console) -> None:
     best = find_best(found)
     answer = f"Best: {', '.join(best)}." if best else "No model can serve this."
-    console.print(answer, style="bold", markup=False)
+    console.print(answer, style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     columns = ("model", "CPU", "requests in flight", f"p{100 * demand.share:g}", "memory", "holds", "what breaks first")
     for name in columns:

@@ -10,7 +10,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, group: 
     """Print a table on a terminal, and lines with tabs between the cells elsewhere.
 
     Args:
-        group: a column whose repeated cells are left empty on a terminal, with a rule between the groups.
+        group: a column whose repeated cells are left empty on a terminal, with an empty line between the groups.
     """
     rows = [list(row) for row in rows]
     if not sys.stdout.isatty():

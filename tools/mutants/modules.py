@@ -80,11 +80,13 @@ GROUPS = (
     Group("telemetry", ("lab/load/telemetry.py", "lab/load/messages.py"), ("tests/lab/load/test_telemetry.py",)),
     Group("thresholds", ("lab/load/thresholds.py",), ("tests/lab/load/test_thresholds.py",)),
     Group("store", ("lab/experiments/store.py",), ("tests/lab/experiments/test_store.py",)),
+    Group("environment", ("lab/experiments/environment.py",), ("tests/lab/experiments/test_environment.py",)),
     Group(
         "check",
         ("lab/experiments/conformance/suite.py", "lab/experiments/conformance/plugin.py"),
         ("tests/lab/experiments/conformance/test_suite.py",),
     ),
+    Group("check_command", ("lab/cli/commands/check.py",), ("tests/lab/cli/test_check.py",)),
     Group(
         "output",
         ("lab/base/output.py", "lab/base/interrupts.py"),
@@ -203,24 +205,40 @@ GROUPS = (
     ),
     Group(
         "bench_report",
-        ("lab/report/bench_text.py", "lab/report/bench_charts.py", "lab/report/compare_page.py"),
+        (
+            "lab/report/bench_text.py",
+            "lab/report/bench_charts.py",
+            "lab/report/bench_page.py",
+            "lab/report/bench_export.py",
+            "lab/report/compare_page.py",
+            "lab/report/markdown.py",
+        ),
         (
             "tests/lab/report/test_bench_answer.py",
             "tests/lab/report/test_bench_text.py",
             "tests/lab/report/test_chart_data.py",
             "tests/lab/report/test_other_pages.py",
             "tests/lab/experiments/bench/test_findings.py",
+            "tests/lab/experiments/test_theory.py",
         ),
     ),
+    Group("advise_report", ("lab/report/advise_text.py",), ("tests/lab/experiments/advise/test_model.py",)),
     Group(
         "load_report",
-        ("lab/report/measurement_charts.py", "lab/report/soak_page.py"),
+        (
+            "lab/report/measurement_charts.py",
+            "lab/report/soak_page.py",
+            "lab/report/load_page.py",
+            "lab/report/terminal.py",
+        ),
         (
             "tests/lab/report/test_chart_data.py",
             "tests/lab/report/test_demo_page.py",
             "tests/lab/report/test_other_pages.py",
+            "tests/lab/report/test_rows.py",
         ),
     ),
+    Group("tables", ("lab/report/tables.py",), ("tests/lab/report/test_tables.py",)),
     Group(
         "options",
         ("lab/cli/params.py", "lab/base/ui_port.py"),
@@ -228,6 +246,11 @@ GROUPS = (
     ),
     Group("workloads", ("lab/load/workloads.py",), ("tests/lab/load/test_workloads.py",)),
     Group("generator", ("lab/load/generator.py",), ("tests/lab/load/test_generator.py",)),
+    Group(
+        "load_parts",
+        ("lab/load/exports.py", "lab/load/selection.py", "lab/load/http_exchanges.py"),
+        ("tests/lab/cli/test_load.py", "tests/lab/load/test_measurement.py", "tests/lab/load/test_workloads.py"),
+    ),
     Group("backend", ("lab/servers/backend.py",), ("tests/lab/servers/test_selection.py",)),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group(
@@ -253,11 +276,40 @@ GROUPS = (
         ),
     ),
     Group(
+        "xray_pictures",
+        (
+            "lab/report/xray_svg.py",
+            "lab/report/xray_page.py",
+            "lab/report/xray_trace.py",
+            "lab/experiments/xray/calls.py",
+        ),
+        ("tests/lab/report/test_xray_page.py",),
+    ),
+    Group(
         "xray_costs",
-        ("lab/experiments/xray/count.py", "lab/experiments/xray/strace.py"),
+        (
+            "lab/experiments/xray/count.py",
+            "lab/experiments/xray/strace.py",
+            "lab/experiments/xray/switches.py",
+            "lab/report/xray_costs.py",
+        ),
         ("tests/lab/experiments/xray/test_count.py", "tests/lab/experiments/xray/test_strace.py"),
     ),
-    Group("demo", ("lab/experiments/demo.py",), ("tests/lab/experiments/test_demo.py",)),
+    Group(
+        "demo",
+        ("lab/experiments/demo.py", "lab/experiments/records.py"),
+        ("tests/lab/experiments/test_demo.py",),
+    ),
+    Group(
+        "demo_report",
+        ("lab/cli/commands/demo.py", "lab/report/demo_files.py", "lab/report/demo_page.py"),
+        (
+            "tests/lab/cli/test_demo.py",
+            "tests/lab/cli/test_load.py",
+            "tests/lab/report/test_demo_page.py",
+            "tests/lab/report/test_rows.py",
+        ),
+    ),
     Group(
         "replies",
         tuple(f"loadtests/sockets/{name}.py" for name in ["codec", "http", "websocket"]),
@@ -270,7 +322,10 @@ GROUPS = (
     ),
     Group(
         "charts",
-        tuple(f"lab/report/charts/{name}.py" for name in ["scale", "intervals", "lines"]),
+        (
+            *(f"lab/report/charts/{name}.py" for name in ["scale", "intervals", "lines", "scatter", "chart"]),
+            "lab/report/html.py",
+        ),
         ("tests/lab/report/charts/test_scale.py", "tests/lab/report/charts/test_charts.py"),
     ),
     Group(

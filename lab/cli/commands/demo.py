@@ -78,11 +78,11 @@ def print_demo(found: Demo) -> None:
     for trouble in explain_further_loads(found):
         console.print(trouble, markup=False, style="red")
     for warning in warn_of_hypervisor(found):
-        console.print(warning, markup=False, style="yellow")
+        console.print(warning, style="yellow")
     if any(item.verdict.is_lower_bound for item in found.measurements):
         console.print("≥: a lower bound. The limit was the load generator or the machine, not the server.", style="dim")
     for line in describe_load(found):
-        console.print(line, style="dim", markup=False)
+        console.print(line, style="dim")
 
 
 def print_page(page: Path) -> None:

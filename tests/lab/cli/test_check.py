@@ -1,6 +1,7 @@
 """What `lab check` asks the conformance suite for, and its exit code. No test of the suite runs."""
 
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lab.base.errors import LabError
-from lab.cli.commands.check import check
+from lab.cli.commands import check as command
 from lab.experiments.conformance import suite
 from lab.experiments.conformance.suite import Finding, SuiteReport
 from lab.servers.catalogue import Catalogue
@@ -37,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def invoke(*words: str) -> Any:
-    return CliRunner().invoke(check, words, obj=SimpleNamespace(backend=UnusedBackend(), catalogue=CATALOGUE))
+    return CliRunner().invoke(command.check, words, obj=SimpleNamespace(backend=UnusedBackend(), catalogue=CATALOGUE))
 
 
 def test_models_or_targets_are_checked_as_asked(asked: list[Any]) -> None:
@@ -54,14 +55,34 @@ def test_models_or_targets_are_checked_as_asked(asked: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"), [("passed", 0), ("xfailed", 0), ("skipped", 0), ("failed", 1), ("error", 1)]
+    ("outcome", "code", "cell", "counts"),
+    [
+        ("passed", 0, "2 pass", "2 passed"),
+        ("xfailed", 0, "1 pass, 1 limit", "1 passed, 1 declared limits held"),
+        ("skipped", 0, "1 pass, 1 skip", "1 passed, 1 skipped"),
+        ("failed", 1, "1 pass, 1 FAIL", "1 passed, 1 failed"),
+        ("error", 1, "1 pass, 1 FAIL", "1 passed, 1 error"),
+    ],
 )
 @pytest.mark.parametrize("words", [["prefork"], ["--target", "echo=tcp://h:1"]])
-def test_failed_test_does_not_hold(asked: list[Any], outcome: str, code: int, words: list[str]) -> None:
+def test_failed_test_does_not_hold(
+    asked: list[Any], outcome: str, code: int, cell: str, counts: str, words: list[str]
+) -> None:
     asked[0].append(Finding("test_y[prefork-echo-tcp]", "prefork", "tcp", outcome, "its traceback"))
     done = invoke(*words)
     assert done.exit_code == code
     assert ("FAILED test_y[prefork-echo-tcp]\nits traceback\n" in done.stdout) == bool(code)
+    assert done.stdout.splitlines()[-2:] == [f"prefork\t{cell}", counts]
     done = invoke(*words, "--json")
     assert done.exit_code == code
     assert outcome in json.dumps(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("words", [["prefork"], ["--target", "echo=tcp://h:1"]])
+def test_progress_is_shown_on_a_terminal_but_not_beside_json(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(command, "sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True), exit=sys.exit))
+    for more in ([], ["--json"]):
+        assert invoke(*words, *more).exit_code == 0
+    assert [progress for *_, progress in asked[1:]] == [True, False]

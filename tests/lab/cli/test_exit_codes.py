@@ -15,15 +15,11 @@ import pytest
 import lab.servers.doctor
 from lab.base.errors import LabError
 from lab.cli import main
-from lab.cli.commands.demo import find_exit_code
 from lab.experiments import demo, store
 from lab.experiments.conformance.results import ModelResult
-from lab.metrics.verdict import Limit, Verdict
-from lab.report import demo_files
 from lab.servers.catalogue import Catalogue
 from lab.servers.doctor import Finding
 from lab.servers.processes import Processes
-from tests.support.made_up import MEASUREMENT, vary
 
 
 @pytest.fixture(scope="module")
@@ -265,50 +261,6 @@ def test_demo_of_a_failing_model_is_exit_code_1_without_a_measurement(
     kept = demo.read(store.Run.find(None, demo.NAME, root=tmp_path))
     assert (kept.measurements, list(kept.missing)) == ([], ["plain_socket"])
     assert kept.checks == {"plain_socket": failing}
-
-
-@pytest.mark.parametrize("place", ["measurements", "waits", "http"])
-@pytest.mark.parametrize(
-    ("bad", "code"),
-    [
-        ({}, 0),
-        ({"failures": {"wrong bytes": 1}}, 1),
-        ({"verdict": Verdict(Limit.WRONG, "wrong replies")}, 1),
-        ({"verdict": Verdict(Limit.DISTURBED, "a generator was lost")}, 2),
-    ],
-)
-def test_exit_code_of_a_demo_is_that_of_each_of_its_loads(place: str, bad: dict[str, object], code: int) -> None:
-    measured = {"measurements": MEASUREMENT, "waits": MEASUREMENT, "http": MEASUREMENT} | {
-        place: vary(MEASUREMENT, **bad)
-    }
-    found = demo.Demo(
-        {}, measurements=[measured["measurements"]], waits={"a": measured["waits"]}, http={"a": measured["http"]}
-    )
-    assert find_exit_code(found) == code
-    # A model that is missing is as bad as a request that failed, and no excuse for a disturbed measurement.
-    found.missing["b"] = "it ended"
-    assert find_exit_code(found) == (code or 1)
-
-
-def test_stored_demo_is_printed_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    disturbed = vary(MEASUREMENT, verdict=Verdict(Limit.DISTURBED, "a generator was lost"), core_steal=(0.1, 0.0))
-    found = demo.Demo({"asyncio_streams": "coroutine", "prefork": "process"}, missing={"prefork": "it fails"})
-    found.measurements.append(disturbed)
-    found.rounds["asyncio_streams"] = [disturbed]
-    found.waits["asyncio_streams"] = disturbed
-    page = demo_files.write(tmp_path, found, {"date": "today"})
-    text = page.read_text()
-    page.unlink()
-    assert run("demo", "--show", "latest", "--out", str(tmp_path)) == 2
-    printed = capsys.readouterr().out
-    assert "asyncio_streams" in printed
-    assert "not measured: prefork: it fails" in printed
-    assert "asyncio_streams: 20 ms waits/s: disturbed: a generator was lost" in " ".join(printed.split())
-    warning = "In 1 of 1 loads a hypervisor gave a part of this machine's cores to others, up to 5%."
-    assert warning in " ".join(printed.split())
-    assert warning.replace("'", "&#39;") in text
-    assert f"{page}" in printed.replace("latest", page.parent.name)
-    assert page.read_text() == text
 
 
 def test_demo_prints_its_table_if_results_cannot_be_stored(

@@ -230,16 +230,49 @@ class _Listening:
         return [Listener(model, service, transport, "tcp://127.0.0.1:1") for model, service, transport in self._spoken]
 
 
-def test_models_that_cannot_be_asked_are_left_out_or_named():
-    backend = _Listening(("asyncio_streams", "echo", "tcp"), ("plain_socket", "command", "tcp"))
-    models = Catalogue.load().select(["asyncio_streams", "plain_socket"])
-    preset = PRESETS["closed_echo_1k"]
-    kept = select_able(backend, models, preset, named=False)
-    assert [model.name for model in kept] == ["asyncio_streams"]
-    with pytest.raises(LabError, match="echo over tcp, which plain_socket does not speak"):
-        select_able(backend, models, preset, named=True)
-    with pytest.raises(LabError, match="echo over udp"):
-        select_able(backend, models, preset.change(transport=Transport.UDP), named=False)
+# Of open_ws_echo. The last two declare that they have no WebSocket.
+ABLE, OTHER, SYNC, GEVENT = "asyncio_streams", "prefork", "peer_gunicorn_sync", "peer_gunicorn_gevent"
+WHY = "WSGI cannot hand over a connection"
+SILENT = "do not speak http over tcp"
+
+
+@pytest.mark.parametrize(
+    ("spoken", "silent", "kept", "said"),
+    [
+        ([ABLE, OTHER], [], [OTHER, ABLE], []),
+        ([ABLE], [OTHER], [ABLE], [f"left out, as they {SILENT}: prefork"]),
+        ([ABLE, SYNC, GEVENT], [], [ABLE], [f"left out: {SYNC}: {WHY}; {GEVENT}: {WHY}"]),
+        ([ABLE, SYNC], [OTHER], [ABLE], [f"left out, as they {SILENT}: prefork", f"left out: {SYNC}: {WHY}"]),
+        # One that neither speaks it nor could answer is left out once, and the other one is not.
+        ([ABLE], [SYNC], [ABLE], [f"left out, as they {SILENT}: {SYNC}"]),
+    ],
+)
+def test_models_that_cannot_be_asked_are_left_out_unless_they_are_named(capsys, spoken, silent, kept, said):
+    backend = _Listening(*[(name, "http", "tcp") for name in spoken], *[(name, "echo", "tcp") for name in silent])
+    models = Catalogue.load().select([*spoken, *silent])
+    chosen = select_able(backend, models, PRESETS["open_ws_echo"], named=False)
+    assert [model.name for model in chosen] == kept
+    assert capsys.readouterr() == ("", "".join(f"lab: {line}\n" for line in said))
+    if said:
+        with pytest.raises(LabError):
+            select_able(backend, models, PRESETS["open_ws_echo"], named=True)
+    else:
+        assert select_able(backend, models, PRESETS["open_ws_echo"], named=True) == list(models)
+
+
+@pytest.mark.parametrize(
+    ("spoken", "silent", "said"),
+    [
+        ([], [OTHER, ABLE], f"asks http over tcp, which {OTHER}, {ABLE} does not speak"),
+        ([SYNC, GEVENT], [], f"cannot be answered: {SYNC}: {WHY}; {GEVENT}: {WHY}"),
+        ([SYNC], [OTHER], f"cannot be answered: {SYNC}: {WHY}"),
+    ],
+)
+def test_load_that_no_model_can_be_asked_is_an_error(capsys, spoken, silent, said):
+    backend = _Listening(*[(name, "http", "tcp") for name in spoken], *[(name, "http", "udp") for name in silent])
+    models = Catalogue.load().select([*spoken, *silent])
+    with pytest.raises(LabError, match=f"^open_ws_echo {said}$"):
+        select_able(backend, models, PRESETS["open_ws_echo"], named=False)
 
 
 def test_measurements_are_written_with_their_times(tmp_path, make_measurement, capsys):

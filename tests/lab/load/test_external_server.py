@@ -15,10 +15,8 @@ from lab.base.paths import ROOT
 from lab.cli import main as cli
 from lab.experiments.conformance.suite import check_external
 from lab.load.external_server import ExternalServer, parse_target
-from lab.load.http_exchanges import ask_page
 from lab.load.measurement import encode_targets
 from lab.load.workloads import WORKLOADS
-from loadtests.sockets.exchange import Body
 from loadtests.targets import Targets
 from services.protocol import Address, Transport
 
@@ -265,18 +263,6 @@ def test_page_reaches_the_load_generator() -> None:
         assert targets.find_page("target", "http", Transport.TCP) == ("/a?b", any_body)
     targets = Targets.from_json(encode_targets(ExternalServer(["http=http://127.0.0.1:9"]).targets()))
     assert targets.find_page("target", "http", Transport.TCP) is None
-
-
-def test_exchange_of_a_page_keeps_its_connection_or_not() -> None:
-    for name, ending in (("http_ping", b"socketlab\r\n\r\n"), ("http_churn", b"Connection: close\r\n\r\n")):
-        exchange = WORKLOADS[name].exchange
-        assert exchange is not None
-        made = ask_page(exchange, "/a", any_body=name == "http_churn")
-        ((request, body),) = made.turns
-        assert request.startswith(b"GET /a HTTP/1.1\r\n")
-        assert request.endswith(ending)
-        assert (body, made.per_connection) == (b"", exchange.per_connection)
-        assert made.body is (Body.ANY if name == "http_churn" else Body.FIRST)
 
 
 def test_any_body_needs_a_page() -> None:

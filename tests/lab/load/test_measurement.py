@@ -822,6 +822,16 @@ def test_use_of_the_server_is_empty_where_it_was_not_read() -> None:
     assert [row[6:8] for row in list_course(once)] == [(None, 7)] * 2
 
 
+def test_cores_of_a_second_are_the_mean_since_the_row_before() -> None:
+    """The window began at 0.25 of the readings, and the first of these with the server."""
+    course = tuple((second, *RESULT.course[0][1:]) for second in (0.5, 1.75, 2.75, 3.75, 4.75))
+    series = ((0.0, 1.0), (2.0, 1.5), (3.0, 2.5), (4.0, None), (5.0, 3.0))
+    found = put_together(course=course)
+    found = replace(found, server=replace(found.server, series=series, window_begin=0.25))
+    # 0.5 s of CPU in two seconds; then one in one. A reading at the very end of a second belongs to it.
+    assert [row[len(course[0])] for row in list_course(found)] == [None, 0.25, 1.0, None, None]
+
+
 def test_short_window_has_no_course() -> None:
     found = put_together(course=())
     assert set(render_files(found)) == {".json", "-service.hgrm", "-intended.hgrm"}

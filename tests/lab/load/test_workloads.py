@@ -1,11 +1,14 @@
 """The workloads: what each sends, byte by byte, and what must come back; and where it can be used."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from lab.load import http_exchanges
+from lab.load.http_exchanges import ask_page, echo_over_websocket
 from lab.load.workloads import (
     CUSTOM_PROTOCOL,
     HIGHEST_RATE,
@@ -16,7 +19,7 @@ from lab.load.workloads import (
     Workload,
     make_exchange,
 )
-from loadtests.sockets.exchange import Exchange, Framing
+from loadtests.sockets.exchange import Body, Exchange, Framing
 from services.protocol import Transport
 
 STREAMS, DATAGRAMS = {"tcp", "tls", "unix"}, {"udp", "unixgram"}
@@ -97,7 +100,57 @@ def test_mix_has_18_small_requests_a_sleep_and_a_computation() -> None:
     )
     over_http = WORKLOADS["http_mixed"].exchange
     assert over_http is not None
-    assert len(over_http.turns) == 20
+    bodies = (*[b"PONG\n"] * 10, *(number * 50 for number in NUMBERS[:6]), BLOB[:16_384], BLOB[:4096], b"OK\n")
+    assert over_http.turns == http_exchanges.MIXED
+    assert [body for _, body in http_exchanges.MIXED] == [*bodies, digest(100) + b"\n"]
+    paths = (*["GET /ping"] * 10, *["POST /echo"] * 6, "GET /blob/16384", "GET /blob/4096", "GET /sleep/5")
+    assert [read_request(request) for request, _ in http_exchanges.MIXED] == [
+        *((path, body if path == "POST /echo" else b"") for path, body in zip(paths, bodies, strict=True)),
+        ("GET /burn/100", b""),
+    ]
+
+
+def read_request(request: bytes) -> tuple[str, bytes]:
+    """Return the method and the path of a request over HTTP, and its body."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    return head.decode().partition(" HTTP/1.1\r\n")[0], body
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "path", "body"),
+    [
+        ("http_ping", lambda: http_exchanges.http((http_exchanges.PING,)), "GET /ping", b"PONG\n"),
+        ("http_churn", lambda: http_exchanges.http((http_exchanges.PING_AND_CLOSE,)), "GET /ping", b"PONG\n"),
+        ("http_sleep", lambda: http_exchanges.http((http_exchanges.SLEEP,)), "GET /sleep/20", b"OK\n"),
+        ("http_burn", lambda: http_exchanges.http((http_exchanges.BURN,)), "GET /burn/1000", digest(1000) + b"\n"),
+        ("http_echo_1k", lambda: http_exchanges.echo_over_http(ALL_BYTES * 4), "POST /echo", ALL_BYTES * 4),
+    ],
+)
+def test_exchange_over_http_asks_this_route(name: str, find: Callable[[], Exchange], path: str, body: bytes) -> None:
+    exchange, used = find(), WORKLOADS[name].exchange
+    assert used == replace(exchange, per_connection=1 if name == "http_churn" else None)
+    ((request, reply),) = exchange.turns
+    assert read_request(request) == (path, body if path.startswith("POST") else b"")
+    assert reply == body
+    assert (b"\r\nConnection: close\r\n" in request) == (name == "http_churn")
+    assert (exchange.framing, exchange.body) == (Framing.HTTP, Body.GIVEN)
+
+
+def test_exchange_of_a_page_keeps_its_connection_or_not() -> None:
+    for name, ending in (("http_ping", b"socketlab\r\n\r\n"), ("http_churn", b"Connection: close\r\n\r\n")):
+        exchange = WORKLOADS[name].exchange
+        assert exchange is not None
+        made = ask_page(exchange, "/a", any_body=name == "http_churn")
+        ((request, body),) = made.turns
+        assert request.startswith(b"GET /a HTTP/1.1\r\n")
+        assert request.endswith(ending)
+        assert body == b""
+        # All else is as it was.
+        assert made == replace(exchange, turns=made.turns, body=Body.ANY if name == "http_churn" else Body.FIRST)
+    mixed = WORKLOADS["http_mixed"].exchange
+    assert mixed is not None
+    with pytest.raises(ValueError, match="it asks routes that only this lab's servers have"):
+        ask_page(mixed, "/a", any_body=False)
 
 
 # What differs from one request after the other on one connection, over streams, without a pause.
@@ -176,6 +229,10 @@ def test_message_of_a_websocket_is_a_masked_frame_and_its_echo_an_unmasked_one()
         mask = request[begin : begin + 4]
         assert request[:begin] == b"\x82" + masked
         assert bytes(byte ^ mask[at % 4] for at, byte in enumerate(request[begin + 4 :])) == payload
+        made = echo_over_websocket(payload, pause=exchange.pause)
+        assert (made.framing, made.pause, made.opening) == (Framing.WEBSOCKET, exchange.pause, exchange.opening)
+        assert made.opening.startswith(b"GET /ws HTTP/1.1\r\n")
+    assert echo_over_websocket(b"a").pause == 0.0
 
 
 def test_limits_of_a_load() -> None:

@@ -220,7 +220,8 @@ def test_extrapolation_is_named(load: dict[str, Any], known: dict[str, Any], sai
 
 
 def make_advice(model: str, *, holds: bool = True, utilization: float = 0.5, memory: float | None = 1.0) -> Advice:
-    return Advice(model, holds, utilization, 0.25, 2, 20.5, 64, 0.0123, memory, f"{model} first", f"{model} because.")
+    reason = f"{model} [b]because[/b]."
+    return Advice(model, holds, utilization, 0.25, 2, 20.5, 64, 0.0123, memory, f"{model} first", reason)
 
 
 def test_models_are_ranked_by_holding_then_utilization_then_memory_then_name() -> None:
@@ -237,7 +238,7 @@ def test_models_are_ranked_by_holding_then_utilization_then_memory_then_name() -
 
 def show(found: list[Advice]) -> list[str]:
     console = Console(width=200, file=StringIO())
-    print_advice(LOAD, found, Sources(None, Measured(), ("a note",)), console)
+    print_advice(LOAD, found, Sources(None, Measured(), ("a [b]note[/b]",)), console)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
 
 
@@ -257,11 +258,12 @@ def test_table_has_a_line_for_each_model_with_its_figures() -> None:
     assert " ".join(lines[2].split()) == "model CPU requests in flight p99 memory holds what breaks first"
     assert " ".join(lines[4].split()) == "a 25% of 2 20.5 of 64 12.3 ms 1.5 MiB yes a first"
     assert " ".join(lines[5].split()) == "b 25% of 2 20.5 of 64 12.3 ms 2.0 MiB no b first"
-    assert "a: a because." in lines
-    assert "a note" in lines
+    # Brackets are no markup.
+    assert "a: a [b]because[/b]." in lines
+    assert "a [b]note[/b]" in lines
     assert any("P(wait > t) = C x exp(-(c / S - rate) x t)" in line for line in lines)
     # An empty line separates the reasons from the sources.
-    assert lines[lines.index("a note") - 1] == ""
+    assert lines[lines.index("a [b]note[/b]") - 1] == ""
 
 
 def test_unbounded_response_time_is_shown_as_unknown() -> None:
