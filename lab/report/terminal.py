@@ -33,7 +33,7 @@ LOG_WIDTH = 140
 def open_console(log_width: int = LOG_WIDTH) -> Console:
     """Return a console on stdout, as wide as the terminal; `log_width` if it is no terminal."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=log_width)
+    return console if console.is_terminal else Console(width=log_width)
 
 
 def make_table(

@@ -302,7 +302,7 @@ GROUPS = (
     ),
     Group(
         "demo_report",
-        ("lab/cli/commands/demo.py", "lab/report/demo_files.py", "lab/report/demo_page.py"),
+        ("lab/cli/commands/demo.py", "lab/report/demo_files.py", "lab/report/demo_page.py", "lab/report/html.py"),
         (
             "tests/lab/cli/test_demo.py",
             "tests/lab/cli/test_load.py",
@@ -322,10 +322,7 @@ GROUPS = (
     ),
     Group(
         "charts",
-        (
-            *(f"lab/report/charts/{name}.py" for name in ["scale", "intervals", "lines", "scatter", "chart"]),
-            "lab/report/html.py",
-        ),
+        tuple(f"lab/report/charts/{name}.py" for name in ["scale", "intervals", "lines", "scatter", "chart"]),
         ("tests/lab/report/charts/test_scale.py", "tests/lab/report/charts/test_charts.py"),
     ),
     Group(

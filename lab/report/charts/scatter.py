@@ -80,7 +80,7 @@ def place_labels(points: Sequence[tuple[str, float, float]], width: int) -> dict
             box = (begin, begin + length, top)
             if begin < 0 or begin + length > width + 12 or any(_touch(box, other) for other in taken):
                 continue
-            if any(_touch(box, (mark - 4, mark + 4, down)) for mark, down in marks if (mark, down) != (at, top)):
+            if any(_touch(box, (mark - 4, mark + 4, down)) for mark, down in marks):
                 continue
             taken.append(box)
             found[name] = anchor

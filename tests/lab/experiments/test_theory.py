@@ -1,5 +1,6 @@
 """Theory, compared with figures computed by hand and with made-up stored runs."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from math import inf, log
@@ -224,6 +225,18 @@ def test_theory_is_exported_for_the_docs(measured) -> None:
     text = render_theory(found, ["thread_pool"])
     assert "| session | `thread_pool` | ≤ 12.5k | 10.0k [10.0k 10.0k] | threads take turns at one GIL: 1/S" in text
     assert "asyncio_streams" not in text
+    assert "**!**" not in text
+    environment = {"date": "today", "commit": "abc", "processor": "a chip", "cores": "one each"}
+    found.run.facts["environment"].update(environment)
+    assert render_theory(found).endswith("\n\n*today, commit abc: a chip, one each.*\n")
+    # 300 µs allow 3.3k requests/s.
+    found = measured({"server_cpu_us": 300.0}, {"server_cpu_us": 300.0}, models=("asyncio_streams",))
+    (row,) = [line for line in render_theory(found).splitlines() if "`asyncio_streams`" in line]
+    assert re.fullmatch(
+        r"\| session \| `asyncio_streams` \| ≤ 3\.33k ! \| 10\.0k \[10\.0k 10\.0k\] \| .*1/S with S = 300 µs .*"
+        r"\. \*\*!\*\* 200% above theory: .* \|",
+        row,
+    )
     with pytest.raises(LabError, match="trio_nursery is not in this run"):
         render_theory(found, ["trio_nursery"])
 

@@ -1,5 +1,6 @@
 """The answer of a benchmark: the best models, the worst one, and why; and the charts that show it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.experiments.bench.findings import Findings, Row, read_findings
+from lab.experiments.bench.plan import name_control
 from lab.metrics.estimates import Estimate, rank
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
@@ -201,7 +203,10 @@ def test_charts_are_files_that_the_markdown_names(findings: Findings) -> None:
 
 def test_large_run_has_a_page_for_each_workload(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(bench_page.render_pages(findings)) == ["index.html"]
+    assert bench_page.LARGEST_PAGE == 200_000
     whole = len(bench_page.render_pages(findings)["index.html"].encode())
+    monkeypatch.setattr(bench_page, "LARGEST_PAGE", whole)
+    assert list(bench_page.render_pages(findings)) == ["index.html"]
     monkeypatch.setattr(bench_page, "LARGEST_PAGE", whole - 1)
     pages = bench_page.render_pages(findings)
     assert list(pages) == ["index.html", "session.html", "sleep_20ms.html"]
@@ -213,3 +218,50 @@ def test_large_run_has_a_page_for_each_workload(findings: Findings, monkeypatch:
     assert "Environment" not in pages["session.html"]
     monkeypatch.setattr(bench_page, "LARGEST_PAGE", 1)
     assert "<svg" not in bench_page.render_pages(findings)["index.html"]
+
+
+def test_verdict_of_a_page_has_its_reason_and_its_theory_on_demand(findings: Findings) -> None:
+    """Of 40 ms in total, plain_socket makes 25 requests/s by theory, and 52 here. prefork was not measured."""
+    rows = bench_page.make_section(findings, "session").rows
+    cells = [row["verdict"] for row in rows]
+    assert [cell.text for cell in cells] == ["● server", "● server", "● server", "not measured"]
+    reason = "server-bound: <b>the server</b> used 99%"
+    assert [cell.words for cell in cells[1:]] == [
+        (reason, f"theory: {rows[1]['theory'].note}"),
+        (
+            reason,
+            "! 108% above theory: more of it ran in parallel than it declares",
+            f"theory: {rows[2]['theory'].note}",
+        ),
+        ("not measured: it <u>has ended</u>",),
+    ]
+
+
+def test_overview_has_the_rate_of_each_model_that_leads_to_its_figures(findings: Findings) -> None:
+    one, other = (bench_page.make_section(findings, workload) for workload in ("session", "sleep_20ms"))
+    # Of the first model only one workload is stored.
+    sections = [one, replace(other, rows=other.rows[1:])]
+    for inside, page in ((bench_page.Parts(), ""), (bench_page.Parts(details=False), "session.html")):
+        rows = {str(row["model"].value): row for row in bench_page._make_overview(sections, inside)}
+        assert list(rows) == ["thread_pool", "asyncio_streams", "plain_socket", "prefork"]
+        found = [(cell.value, cell.text, cell.note, cell.link) for cell in rows["thread_pool"].values()]
+        assert found == [
+            ("thread_pool", "thread_pool", "", ""),
+            (11_001.0, "11.0k", "rank 1; server-bound", f"{page}#session-thread_pool"),
+            (None, "–", "", ""),  # noqa: RUF001
+        ]
+        assert (rows["plain_socket"]["sleep_20ms"].text, rows["plain_socket"]["sleep_20ms"].value) == ("52.0", 52.0)
+        assert rows["prefork"]["session"].note == "rank –; not measured"  # noqa: RUF001
+    assert "All workloads" in bench_page.render_pages(findings)["index.html"]
+
+
+def test_page_of_one_workload_has_no_overview_and_leads_to_its_control_server(tmp_path: Path) -> None:
+    run = make_bench_run(tmp_path, plan=replace(PLAN, workloads=("session",)))
+    step = run.read("round-1/session/asyncio_streams/closed")
+    run.keep(f"round-1/session/{name_control('asyncio_streams')}/closed", step)
+    page = bench_page.render_pages(read_findings(run))["index.html"]
+    assert "All workloads" not in page
+    (links,) = re.findall(r"Raw data, control server: (.*)</li>", page)
+    assert re.findall('href="([^"]+)"', links) == [
+        run.path_of(f"round-1/session/{name_control('asyncio_streams')}/closed")
+    ]

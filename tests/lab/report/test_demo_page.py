@@ -1,17 +1,24 @@
 """The page of the demo: ties are ties, and the answer names the cheapest and the most expensive model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
 
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.demo import Demo
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit, Verdict
-from lab.report.charts.palette import Tone
+from lab.report.cells import Cell
+from lab.report.charts.chart import STYLE
+from lab.report.charts.palette import DARK, LIGHT, Tone, make_variables
 from lab.report.demo_files import describe_load, explain_further_loads, make_captions, warn_of_hypervisor, write
 from lab.report.demo_page import _make_row, render
+from lab.report.html import load_template
 from lab.report.measurement_charts import Comparison
 from tests.support.made_up import MEASUREMENT, vary
 
@@ -34,7 +41,8 @@ def test_tie_with_the_row_above_is_marked_within_a_family() -> None:
     assert read_costs(ROWS, COSTS) == ["20.0", "≈ 21.0", "150", "5.00"]
     assert read_costs(ROWS, COSTS | {"asyncio": Estimate(25, 23, 26, 3)}) == ["20.0", "25.0", "150", "5.00"]
     # A single measurement cannot say whether it ties.
-    assert read_costs(ROWS, {name: replace(cost, repeats=1) for name, cost in COSTS.items()})[1] == "21.0"
+    twice, once = (read_costs(ROWS, {name: replace(cost, repeats=n) for name, cost in COSTS.items()}) for n in (2, 1))
+    assert (twice[1], once[1]) == ("≈ 21.0", "21.0")
     assert read_costs(ROWS[:1], {}) == ["–"]  # noqa: RUF001
 
 
@@ -131,9 +139,14 @@ def test_page_has_no_rank() -> None:
         checks={},
         missing={},
         extra=(),
-        environment={},
+        environment={"commit": None, "system": "Linux"},
     )
     assert "rank" not in text
+    assert re.findall("<dt>(.*)</dt><dd>(.*)</dd>", text) == [("commit", "not known"), ("system", "Linux")]
+    assert '<th scope="row" data-value="uvloop" title="pays">' in text
+    # What does not tie with the row above has no word of it.
+    assert 'title="ties with uvloop; 21.0 [19.0 23.0]">≈ 21.0<' in text
+    assert 'title="150 [140 160]">150<' in text
     assert text.count('<svg class="chart"') == 4
 
 
@@ -145,3 +158,18 @@ def test_conformance_is_a_mark_with_its_numbers_as_a_note() -> None:
     assert show(ModelResult(100, 0, 3)) == ("● 100", "100 of 100, 3 known limits", True)
     assert show(ModelResult(98, 2)) == ("▲ 2 fail", "98 of 100", False)
     assert show(None) == ("–", "", True)  # noqa: RUF001
+
+
+def test_template_escapes_what_it_is_given_and_refuses_what_it_is_not() -> None:
+    load_template.cache_clear()
+    row = {"model": Cell("a", "a")}
+    given = {"title": "<b>", "lead": "", "answer": {}, "charts": (), "rows": (row,), "texts": (), "environment": {}}
+    text = load_template("load.html.j2").render(given)
+    assert "<h1>&lt;b&gt;</h1>\n" in text
+    # The colours are in the style, and a line with a tag alone leaves nothing behind.
+    assert make_variables(LIGHT) in text
+    assert make_variables(DARK) in text
+    assert STYLE in text
+    assert '<p class="lead"></p>\n<h2>Figures</h2>\n' in text
+    with pytest.raises(UndefinedError, match="'lead' is undefined"):
+        load_template("load.html.j2").render({name: value for name, value in given.items() if name != "lead"})

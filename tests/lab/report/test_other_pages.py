@@ -13,6 +13,7 @@ from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.soak import MEGABYTE, SoakResult
 from lab.experiments.store import Run
 from lab.metrics.trend import Trend
+from lab.report import load_page
 from lab.report.compare_page import draw_baseline, draw_changes
 from lab.report.load_page import make_row
 from lab.report.measurement_charts import Comparison
@@ -22,6 +23,8 @@ from tests.support.chart_reading import read_chart
 from tests.support.made_up import MEASUREMENT, vary
 from tests.support.made_up_runs import PLAN, make_bench_run, make_measurements, make_soak
 
+NAMES = ("plain_socket", "prefork")
+FIGURES = ["requests/s", "p50 µs", "p99 µs", "CPU µs/req", "memory", "threads", "failures"]
 AS_FAR = "Nothing grows, as far as this run can show"
 RATES = {"asyncio_streams": 9_000, "thread_pool": 11_000, "plain_socket": 5_000}
 
@@ -38,6 +41,32 @@ def test_course_of_a_load_has_cores_and_memory() -> None:
     assert cores.axes == ["seconds", "cores"]
     assert memory.series["prefork"].tip == "prefork: 16 to 16"
     assert list(Comparison.of([MEASUREMENT]).draw_course()) == []
+
+
+def read_page(page: str) -> str:
+    """Return the words of a page."""
+    return " ".join(re.sub(r"<[^>]+>", " ", page.partition("<main>")[2].partition("<script>")[0]).split())
+
+
+def list_charts(page: str) -> list[str]:
+    return re.findall(r'<svg [^>]*aria-labelledby="(\S+)-title', page)
+
+
+def test_page_of_a_load_compares_its_models_if_it_has_more_than_one() -> None:
+    several = [vary(found, versions={"Locust": "2.1", "gevent": "25"}) for found in make_measurements(NAMES)]
+    page = load_page.render(several, title="Load: <b>", lead="16 users.")
+    assert page.count("<title>Load: &lt;b&gt;</title>") == 1
+    said = read_page(page)
+    assert said.startswith("Load: &lt;b&gt; 16 users. CPU per request Least: plain_socket")
+    assert said.endswith("Environment load generator Locust 2.1, gevent 25 backend process cores 2")
+    assert re.findall('<tr data-name="([^"]+)"', page) == list(NAMES)
+    assert re.findall('<th class="n" scope="col"><button type="button">([^<]+)<', page) == FIGURES
+    assert list_charts(page) == ["cpu", "rate", "latency", "cost", "cores", "memory"]
+    assert '<th scope="row" data-value="prefork" title="' in page
+    alone = load_page.render([vary(several[0], versions={})], title="Load", lead="16 users.")
+    assert list_charts(alone) == ["latency", "cores", "memory"]
+    assert "Least" not in alone
+    assert read_page(alone).endswith("Environment backend process cores 2")
 
 
 def test_row_of_an_open_loop_has_its_own_columns() -> None:

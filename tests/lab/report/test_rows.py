@@ -1,7 +1,10 @@
 """The rows of a measurement, on a terminal and on pages: each column has its own figure, and no two are equal."""
 
 from dataclasses import replace
+from io import StringIO
 
+import pytest
+from rich.console import Console
 from rich.table import Table
 
 from lab.experiments.conformance.results import ModelResult
@@ -10,7 +13,7 @@ from lab.metrics.verdict import Limit, Verdict
 from lab.report import demo_page, load_page
 from lab.report.cells import Cell
 from lab.report.extra_columns import ExtraColumn
-from lab.report.terminal import make_table
+from lab.report.terminal import make_table, open_console
 from tests.support.made_up import MEASUREMENT, vary
 
 OPENED = vary(
@@ -60,6 +63,80 @@ def test_table_of_a_terminal() -> None:
             "failures: 3 × connection reset; 2 × time-out: no reply",  # noqa: RUF001
         ],
     }
+
+
+CLOSED = "model|requests/s|p50 µs|p99 µs|CPU µs/req|memory"
+OPEN, DATAGRAMS = "service p99 µs|late|dropped", "lost|duplicate|reordered"
+
+
+@pytest.mark.parametrize(
+    ("changes", "further"),
+    [
+        ({}, ""),
+        ({"asked_rate": 9e3}, OPEN),
+        ({"lost": 1}, DATAGRAMS),
+        ({"duplicates": 1}, DATAGRAMS),
+        ({"reordered": 1}, DATAGRAMS),
+        ({"asked_rate": 9e3, "reordered": 1}, f"{OPEN}|{DATAGRAMS}"),
+    ],
+)
+def test_table_has_columns_of_an_open_loop_or_of_datagrams_if_a_measurement_has_them(
+    changes: dict[str, object], further: str
+) -> None:
+    table = read_table(make_table([MEASUREMENT, vary(MEASUREMENT, **changes)]))
+    assert "|".join(table) == "|".join(filter(None, (CLOSED, further, "verdict")))
+
+
+FIGURES = "10.0k 100 900 40.0 15.0 MiB"
+
+
+@pytest.mark.parametrize(
+    ("width", "summaries", "bound", "rule", "lines"),
+    [
+        # The name has at most 46 columns, and the verdict at least 15.
+        (
+            200,
+            True,
+            Limit.HELD,
+            119,
+            [f"{FIGURES} held", "a summary of some words in which a client", "reads what it does"],
+        ),
+        (200, False, Limit.HELD, 99, [f"{FIGURES} held: by all clients of it"]),
+        (
+            97,
+            True,
+            Limit.SERVER,
+            95,
+            [f"{FIGURES} server-bound", "a summary of some", "words in which a", "client reads what it", "does"],
+        ),
+        (97, False, Limit.SERVER, 95, [f"{FIGURES} server-bound: by all", "clients of it"]),
+        (80, True, Limit.SERVER, 78, [f"{FIGURES} server-bound"]),
+        (80, False, Limit.SERVER, 79, [f"{FIGURES} server"]),
+    ],
+)
+def test_table_on_a_narrow_terminal_wraps_words_alone(
+    width: int, summaries: bool, bound: Limit, rule: int, lines: list[str]
+) -> None:
+    """A summary stands under its name, else the reason of a verdict beside it."""
+    summary = "a summary of some words in which a client reads what it does"
+    found = vary(MEASUREMENT, summary=summary, verdict=Verdict(bound, "by all clients of it"))
+    # Without room for all figures, the name is cut; it is the only thing that a reader can guess.
+    name = "asyn…" if width == 80 and summaries else "asyncio_streams"
+    console = Console(file=StringIO(), width=width, color_system=None)
+    console.print(make_table([found], summaries=summaries))
+    assert isinstance(console.file, StringIO)
+    head, ruled, *rows = filter(None, (" ".join(line.split()) for line in console.file.getvalue().splitlines()))
+    assert "model requests/s p50 µs p99 µs CPU µs/req memory verdict".startswith(head)
+    assert head.endswith("verdict" if width > 80 or summaries else "verdic")
+    assert (ruled, rows[: len(lines)]) == ("─" * rule, [f"{name} {lines[0]}", *lines[1:]])
+
+
+def test_console_is_wide_enough_for_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert (open_console().width, open_console(99).width) == (140, 99)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert open_console().width == 40
+    assert not open_console()._highlight
 
 
 def test_row_of_the_page_of_a_load() -> None:

@@ -202,7 +202,9 @@ def test_page_is_self_contained_and_links_its_raw_data(measured) -> None:
 
 def test_csv_has_a_line_per_measurement(measured) -> None:
     found = measured()
-    rows = list(csv.DictReader(io.StringIO(render_csv(found))))
+    text = render_csv(found)
+    assert "\r" not in text
+    rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 4 * 3 * 3
     assert {row["verdict"] for row in rows} == {"server-bound"}
     assert {float(row["p99_us"]) for row in rows} == {900.0}

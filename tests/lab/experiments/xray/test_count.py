@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -164,6 +165,45 @@ def test_switches_of_a_thread_are_those_of_both_kinds(processes: Path, top: int)
 def test_init_of_a_container_is_no_process_of_its_server(processes: Path) -> None:
     for find in (switches.list_pids, lambda top: sampler.Sampler(top).list_pids()):
         assert (find(1), find(7), find(8)) == ([7, 8], [7, 8], [8])
+
+
+def test_process_or_thread_that_has_ended_is_left_out(processes: Path) -> None:
+    for process in (7, 8):
+        task = processes / "proc" / str(process) / "task"
+        # A thread whose status cannot be read any more, whether it is listed before or after another one.
+        for thread in ("a", "z"):
+            (task / thread / "status").mkdir(parents=True)
+    (processes / "proc" / "7" / "task" / "7" / "children").write_text("9 8")
+    assert switches.list_pids(7) == [7, 8, 9]
+    (processes / "proc" / "7" / "task" / "7" / "children").write_text("8 9")
+    assert switches.list_pids(7) == [7, 9, 8]
+    assert switches.read_switches(7) == {"7": 707, "8": 808}
+
+
+@pytest.mark.parametrize("done_after", [60, None])
+def test_switches_are_read_every_20_ms_until_the_exchanges_are_done_or_after_two_minutes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], done_after: int | None
+) -> None:
+    """The clock begins at 1000 s, and each pause is longer than asked for: it takes 30 s."""
+    done, slept, clock = tmp_path / "done", [], [1000]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += 30
+        if clock[0] - 1000 == done_after:
+            done.touch()
+
+    monkeypatch.setattr("sys.argv", ["switches.py", "7", str(done)])
+    monkeypatch.setattr(switches, "read_switches", lambda top: {str(top): clock[0]})
+    monkeypatch.setattr(
+        switches,
+        "time",
+        SimpleNamespace(monotonic=lambda: clock[0], monotonic_ns=lambda: clock[0] * SECOND, sleep=sleep),
+    )
+    switches.main()
+    times = [1000, 1030] if done_after else [1000, 1030, 1060, 1090]
+    assert json.loads(capsys.readouterr().out) == [[time * SECOND, {"7": time}] for time in times]
+    assert slept == [0.02] * len(times)
 
 
 @dataclass

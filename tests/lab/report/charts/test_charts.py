@@ -5,11 +5,23 @@ from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import pytest
+from markupsafe import Markup
+
 from lab.base.units import show_count, show_time
-from lab.report.charts.chart import Chart
+from lab.report.charts.chart import (
+    STYLE,
+    Chart,
+    Margins,
+    draw_across,
+    draw_down,
+    draw_mark,
+    draw_path,
+    label_width,
+)
 from lab.report.charts.intervals import Interval, draw_intervals, write_intervals
 from lab.report.charts.lines import SHARES, Distribution, Events, Line, draw_lines, draw_percentiles
-from lab.report.charts.palette import Tone
+from lab.report.charts.palette import DARK, LIGHT, Tone, make_variables
 from lab.report.charts.scale import make_axis
 from lab.report.charts.scatter import Point, draw_scatter, place_labels
 from tests.support.approx import about
@@ -307,6 +319,44 @@ def test_scatter_labels_leave_out_what_would_be_covered() -> None:
     assert place_labels([("a name as long as the whole plot is wide, and more", 50.0, 10.0)], 300) == {}
 
 
+LONG = "a" * 20
+
+
+@pytest.mark.parametrize(
+    ("points", "found"),
+    [
+        # Of 200 pixels. A character takes 6.7, so a label of 20 takes 134. It begins 8 beside its point, and may end 12
+        # farther than the plot, in the margin.
+        ([(LONG, 35, 10)], "start"),
+        ([(LONG, 35.1, 10)], None),
+        ([(LONG, 71, 10)], "end"),
+        ([(LONG, 70.9, 10)], None),
+        # Right of the first point it covers 8 to 142 pixels. A mark is 8 wide, and a label 12 high.
+        ([(LONG, 0, 10), ("b", 73, 10)], "start"),
+        ([(LONG, 0, 10), ("b", 72.9, 10)], None),
+        ([(LONG, 0, 10), ("b", 2, 10)], "start"),
+        ([(LONG, 0, 10), ("b", 2.1, 10)], None),
+        ([(LONG, 0, 10), ("b", 25, 22)], "start"),
+        ([(LONG, 0, 10), ("b", 25, 21.9)], None),
+        ([(LONG, 0, 10), ("b", 25, -2)], "start"),
+        ([(LONG, 0, 10), ("b", 25, -1.9)], None),
+        # A short one has room left of its point.
+        ([("aaaaa", 50, 10), ("b", 57.5, 10)], "end"),
+    ],
+)
+def test_label_of_a_point_covers_no_mark_and_ends_in_the_plot(
+    points: list[tuple[str, float, float]], found: str | None
+) -> None:
+    name, *_ = points[0]
+    assert place_labels(points, 200).get(name) == found
+
+
+@pytest.mark.parametrize(("down", "found"), [(22.0, "start"), (21.9, "end"), (-1.9, "end"), (-2.0, "start")])
+def test_label_of_a_point_covers_no_label(down: float, found: str) -> None:
+    points = [("first", 50, 10), ("other", 50, down)]
+    assert place_labels(points, 200) == {"first": "start", "other": found}
+
+
 def test_scatter_has_a_point_for_each_name() -> None:
     axis = make_axis("x", [10], show_count)
     points = [Point("a", 1, 1), Point("b", 10, 10, Tone.BLUE, "b: 10, 10")]
@@ -316,6 +366,11 @@ def test_scatter_has_a_point_for_each_name() -> None:
     assert seen.series["b"].tip == "b: 10, 10"
     assert seen.series["a"].tip == "a"
     assert seen.description == "x by x. b: 10, 10; a."
+    chart = draw_scatter("s", "S", points, across=axis, up=axis)
+    assert (chart.height, chart.margins) == (260, Margins(50, 16, 20, 38))
+    # 10 of 10.4 are 10 pixels from the top; the label stands by its baseline, and these marks are larger.
+    mark, label = (list_elements(chart, name, within="b")[0] for name in ("mark", "name"))
+    assert (mark["cy"], mark["r"], label["y"]) == ("10", "4.4", "14")
 
 
 def test_label_of_a_point_is_beside_it_and_hidden_in_windows_without_room() -> None:
@@ -341,11 +396,66 @@ def test_label_of_a_point_is_beside_it_and_hidden_in_windows_without_room() -> N
     assert [each.labels for each in seen.series.values()] == [["first"], ["behind it"], ["last one"], []]
 
 
-def test_file_has_its_colours_and_size() -> None:
-    text = draw_rows(ROWS).render_file(500, is_dark=True)
-    assert 'width="500"' in text
-    assert "--card: #1b1e23" in text
-    assert ">Rates</text>" in text
+PLOT = Chart("rates", "Rates <b>", "in words", 100, Margins(50, 16, 20, 38), Markup("<g/>"))
+NAMED = 'aria-labelledby="rates-title rates-desc"'
+WORDS = '<title id="rates-title">Rates &lt;b&gt;</title><desc id="rates-desc">in words</desc>'
+
+
+def test_chart_of_a_page_has_the_height_of_its_plot_and_its_margins() -> None:
+    style = 'style="height:158px;padding:20px 16px 38px 50px"'
+    assert PLOT.__html__() == f'<svg class="chart" role="img" {NAMED} {style}>{WORDS}<g/></svg>'
+
+
+def test_file_has_its_title_above_the_plot_and_its_colours() -> None:
+    """The title takes 26 pixels more; of the width of 500 the margins take 66."""
+    text = PLOT.render_file(500)
+    head, _, rest = text.partition("<style>")
+    assert head == (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" {NAMED} width="500" height="184" '
+        f'viewBox="0 0 500 184">{WORDS}'
+    )
+    style, _, body = rest.partition("</style>")
+    assert style == f".chart {{ {make_variables(LIGHT)} }} {STYLE}"
+    assert body == (
+        '<rect width="500" height="184" style="fill:var(--card)"/><text x="12" y="20" '
+        'style="font-size:14px;font-weight:600;fill:var(--ink)">Rates &lt;b&gt;</text>'
+        '<svg x="50" y="46" width="434" height="100" overflow="visible"><g/></svg></svg>'
+    )
+    assert PLOT.render_file(is_dark=True) == PLOT.render_file(760).replace(make_variables(LIGHT), make_variables(DARK))
+
+
+def test_grid_has_its_labels_outside_of_the_plot() -> None:
+    axis = replace(make_axis("x", [0, 100], show_count), high=100.0, ticks=(25.0,))
+    assert list(draw_across(axis, 200)) == [
+        '<line class="grid" x1="25%" x2="25%" y1="0" y2="200"/>',
+        '<text class="tick" x="25%" y="215" text-anchor="middle">25</text>',
+        '<text class="axis" x="50%" y="231" text-anchor="middle">x</text>',
+    ]
+    assert list(draw_down(axis, 200)) == [
+        '<line class="grid" x1="0" x2="100%" y1="150" y2="150"/>',
+        '<text class="tick" x="-6" y="154" text-anchor="end">25</text>',
+        '<text class="axis" x="-44" y="-9">x</text>',
+    ]
+
+
+def test_diamond_is_a_little_larger_than_a_disc() -> None:
+    """So that their areas look alike: 1.35 times."""
+    diamond = '<svg x="12.5%" y="30"><polygon class="mark" points="0,{0} {1},0 0,{1} {0},0"/></svg>'
+    assert draw_mark("orange", 12.5, 30) == diamond.format("-4.86", "4.86")
+    assert draw_mark("orange", 12.5, 30, 2) == diamond.format("-2.7", "2.7")
+    assert draw_mark("blue", 12.5, 30) == '<circle class="mark" cx="12.5%" cy="30" r="3.6"/>'
+    assert draw_mark("grey", 12.5, 30, 2) == '<circle class="mark" cx="12.5%" cy="30" r="2"/>'
+
+
+def test_line_is_stretched_to_its_plot() -> None:
+    assert draw_path([(0, 0), (50, 115), (100, 230)], 230) == (
+        '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none"><path class="line" d="M0 0L500 500L1000 1000"/></svg>'
+    )
+
+
+def test_label_takes_its_characters_and_some_room() -> None:
+    # 4 x 0.61 x 11 is 26.84.
+    assert (label_width(["a", "abcd"]), label_width([])) == (37, 10)
 
 
 def test_intervals_in_characters_are_on_one_axis() -> None:
