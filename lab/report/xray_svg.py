@@ -156,10 +156,10 @@ def draw_together(analyses: Sequence[Analysis], *, width: int) -> str:
     top = 0
     for analysis in analyses:
         picture = draw(analysis, width=width, end=end, label=label)
-        height = int(picture.split('"', 2)[1].split()[3])
+        height = int(picture.split('"')[1].split()[3])
         title = escape(f"{analysis.recording.model}: {conclude(analysis)}")
         parts.append(f'<text class="title" x="4" y="{top + 18}">{title}</text>')
-        parts.append(picture.replace("<svg ", f'<svg x="0" y="{top + 24}" width="{width}" height="{height}" ', 1))
+        parts.append(picture.replace("<svg ", f'<svg x="0" y="{top + 24}" width="{width}" height="{height}" '))
         top += height + 34
     words = " ".join(f"{each.recording.model}: {conclude(each)}." for each in analyses)
     head = f'<svg viewBox="0 0 {width} {top}" role="img" aria-label="{escape(words)}"'

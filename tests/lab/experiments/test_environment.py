@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -44,6 +45,17 @@ def test_commit_is_the_one_of_the_sources(git: Callable[..., str], tmp_path: Pat
 def test_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert read_commit() is None
+
+
+def test_commit_is_unknown_if_git_takes_more_than_10_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(command: list[str], *, timeout: float, **_: object) -> NoReturn:
+        asked.append(timeout)
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    asked: list[float] = []
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert read_commit() is None
+    assert asked == [10]
 
 
 @pytest.mark.parametrize(

@@ -170,31 +170,40 @@ def test_init_of_a_container_is_no_process_of_its_server(processes: Path) -> Non
 def test_process_or_thread_that_has_ended_is_left_out(processes: Path) -> None:
     for process in (7, 8):
         task = processes / "proc" / str(process) / "task"
-        # A thread whose status cannot be read any more, whether it is listed before or after another one.
-        for thread in ("a", "z"):
+        # Threads whose status cannot be read any more. They are listed before some of the others, and after some.
+        for thread in "abcd":
             (task / thread / "status").mkdir(parents=True)
+        for number in range(4):
+            (task / f"{process}{number}").mkdir()
+            (task / f"{process}{number}" / "status").write_text("voluntary_ctxt_switches:\t1\n")
     (processes / "proc" / "7" / "task" / "7" / "children").write_text("9 8")
     assert switches.list_pids(7) == [7, 8, 9]
     (processes / "proc" / "7" / "task" / "7" / "children").write_text("8 9")
     assert switches.list_pids(7) == [7, 9, 8]
-    assert switches.read_switches(7) == {"7": 707, "8": 808}
+    others = {f"{process}{number}": 1 for process in (7, 8) for number in range(4)}
+    assert switches.read_switches(7) == {"7": 707, "8": 808} | others
 
 
 @pytest.mark.parametrize("done_after", [60, None])
 def test_switches_are_read_every_20_ms_until_the_exchanges_are_done_or_after_two_minutes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], done_after: int | None
 ) -> None:
-    """The clock begins at 1000 s, and each pause is longer than asked for: it takes 30 s."""
+    """The clock begins at 1000 s. To read takes 10 s, and a pause, which is longer than asked for, 20 s."""
     done, slept, clock = tmp_path / "done", [], [1000]
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        clock[0] += 30
+        clock[0] += 20
         if clock[0] - 1000 == done_after:
             done.touch()
 
+    def read(top: int) -> dict[str, int]:
+        clock[0] += 10
+        assert clock[0] < 1200, "it does not end"
+        return {str(top): clock[0]}
+
     monkeypatch.setattr("sys.argv", ["switches.py", "7", str(done)])
-    monkeypatch.setattr(switches, "read_switches", lambda top: {str(top): clock[0]})
+    monkeypatch.setattr(switches, "read_switches", read)
     monkeypatch.setattr(
         switches,
         "time",
@@ -202,7 +211,7 @@ def test_switches_are_read_every_20_ms_until_the_exchanges_are_done_or_after_two
     )
     switches.main()
     times = [1000, 1030] if done_after else [1000, 1030, 1060, 1090]
-    assert json.loads(capsys.readouterr().out) == [[time * SECOND, {"7": time}] for time in times]
+    assert json.loads(capsys.readouterr().out) == [[time * SECOND, {"7": time + 10}] for time in times]
     assert slept == [0.02] * len(times)
 
 
