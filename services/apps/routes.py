@@ -67,10 +67,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A route that was found, and its number."""
+    """A route that was found, and its number, 0 without one."""
 
     name: str
-    number: int = 0
+    number: int
 
 
 def find(method: str, path: str) -> Work | Refusal:

@@ -3,9 +3,11 @@
 import asyncio
 import http.client
 import io
+import json
+import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,8 +43,12 @@ def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer
         "wsgi.input": io.BytesIO(body),
         **{f"HTTP_{name.upper()}": value for name, value in fields.items()},
     }
+    if "content_type" in fields:
+        environ["CONTENT_TYPE"] = fields["content_type"]
     if body:
         environ["CONTENT_LENGTH"] = str(len(body))
+        # The input may have no end, PEP 3333, "Input and Error Streams".
+        environ["wsgi.input"] = io.BytesIO(body + b"the next request")
     found = b"".join(wsgi.application(environ, lambda *line: started.append(line)))
     ((status, headers),) = started
     return Answer(int(status.split()[0]), found, {name.lower(): value for name, value in headers})
@@ -50,13 +56,12 @@ def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer
 
 def ask_asgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
     sent: list[dict[str, Any]] = []
-    # In two pieces, as a server that streams gives it.
-    pieces = [body[:3], body[3:]]
-    incoming = [
-        {"type": "http.request", "body": piece, "more_body": more}
-        for piece, more in zip(pieces, (True, False), strict=True)
+    # In two pieces, as a server that streams gives it. The last one may be without `more_body`.
+    incoming: list[dict[str, Any]] = [
+        {"type": "http.request", "body": body[:3], "more_body": True},
+        {"type": "http.request", "body": body[3:]},
     ]
-    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
     headers += [(b"content-length", b"%d" % len(body))] if body else []
     path, _, query = path.partition("?")
     scope = {
@@ -97,7 +102,9 @@ def ask(request: pytest.FixtureRequest, port: int) -> Ask:
     def ask_server(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
-            connection.request(method, path, body or None, fields)
+            connection.request(
+                method, path, body or None, {name.replace("_", "-"): value for name, value in fields.items()}
+            )
             reply = connection.getresponse()
             found = reply.read()
             return Answer(reply.status, found, {name.lower(): value for name, value in reply.getheaders()})
@@ -119,6 +126,7 @@ ROUTES = {
 }
 
 
+@pytest.mark.usefixtures("slept")
 @pytest.mark.parametrize("path", ROUTES)
 def test_route_answers(ask: Ask, path: str) -> None:
     found = ask("GET", path)
@@ -144,13 +152,35 @@ def test_page_is_for_browsers(ask: Ask) -> None:
 
 
 def test_echo_returns_its_body(ask: Ask) -> None:
+    large = bytes(range(256)) * 1000
+    for fields, kind, body in (
+        ({}, "application/octet-stream", large),
+        ({"content_type": "text/css"}, "text/css", b"small"),
+    ):
+        found = ask("POST", "/echo", body, **fields)
+        assert (found.status, found.body) == (200, body)
+        assert (found.fields["content-type"], found.fields["content-length"]) == (kind, str(len(body)))
+
+
+@pytest.mark.parametrize("ask", ["wsgi", "asgi"], indirect=True)
+def test_echo_of_a_body_of_unknown_length_has_none(ask: Ask) -> None:
+    """A chunked one, whose end the server knows."""
+    found = ask("POST", "/echo")
+    assert (found.status, found.body, found.fields.get("content-length")) == (200, b"", None)
+
+
+def test_input_without_a_length_is_read_to_its_end() -> None:
     body = bytes(range(256)) * 1000
-    found = ask("POST", "/echo", body)
-    assert (found.status, found.body) == (200, body)
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/echo", "wsgi.input": io.BytesIO(body)}
+    assert b"".join(wsgi.application(environ, lambda *_: None)) == body
 
 
 def test_info_is_json_with_the_limits(ask: Ask) -> None:
-    assert b'"limits": {"sleep_ms": 60000, "burn": 10000000, "blob": 67108864}' in ask("GET", "/info").body
+    found = ask("GET", "/info")
+    shown = json.loads(found.body)
+    assert (found.status, found.fields["content-type"]) == (200, "application/json")
+    assert shown["limits"] == {"sleep_ms": 60_000, "burn": 10_000_000, "blob": 67_108_864}
+    assert (shown["protocol"], shown["python"]) == ("HTTP/1.1", platform.python_version())
 
 
 @pytest.mark.parametrize(
@@ -174,17 +204,21 @@ def test_request_without_a_route_is_refused(ask: Ask, method: str, path: str, st
     assert (found.status, found.fields.get("allow")) == (status, allow)
 
 
-def test_websocket_echoes_and_obeys() -> None:
-    incoming: list[dict[str, Any]] = [
-        {"type": "websocket.connect"},
-        {"type": "websocket.receive", "text": "hello"},
-        {"type": "websocket.receive", "bytes": b"\0\xff"},
-        {"type": "websocket.receive", "text": "PING"},
-        {"type": "websocket.receive", "text": "SLEEP 1"},
-        {"type": "websocket.receive", "text": "BURN 1"},
-        {"type": "websocket.receive", "text": "SLEEP 60001"},
-        {"type": "websocket.disconnect"},
-    ]
+@pytest.mark.parametrize(("name", "largest"), [("sleep", 60_000), ("stream", 1_000_000), ("events", 1_000_000)])
+def test_largest_number_of_a_route_is_allowed(name: str, largest: int) -> None:
+    assert routes.find("GET", f"/{name}/{largest}") == routes.Work(name, largest)
+    refusal = routes.find("GET", f"/{name}/{largest + 1}")
+    assert refusal == routes.Refusal(400, b"at most %d\n" % largest)
+
+
+@pytest.mark.parametrize(("ask", "status"), [("wsgi", 501), ("asgi", 426)], indirect=["ask"])
+def test_path_of_websocket_is_no_page(ask: Ask, status: int) -> None:
+    found = ask("GET", "/ws")
+    assert (found.status, found.fields.get("upgrade")) == (status, "websocket" if status == 426 else None)
+
+
+def play(scope: dict[str, Any], incoming: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give messages to the ASGI application; return those that it sends."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -193,10 +227,44 @@ def test_websocket_echoes_and_obeys() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(asgi.application({"type": "websocket", "path": "/ws"}, receive, send))
-    assert [item["type"] for item in sent] == ["websocket.accept"] + ["websocket.send"] * 6
-    answers = [item.get("text", item.get("bytes")) for item in sent[1:]]
-    assert answers == ["hello", b"\0\xff", "PONG", "OK", _DIGEST.decode().strip(), "SLEEP 60001"]
+    asyncio.run(asgi.application(scope, receive, send))
+    return sent
+
+
+def test_websocket_echoes_and_obeys(monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
+    monkeypatch.setattr(routes, "LIMITS", replace(routes.LIMITS, burn=1, sleep_ms=250))
+    answers: list[tuple[str | bytes, str | bytes]] = [
+        ("hello", "hello"),
+        (b"\0\xff", b"\0\xff"),
+        ("PING", "PONG"),
+        ("SLEEP 250", "OK"),
+        ("SLEEP 251", "SLEEP 251"),
+        ("SLEEP x", "SLEEP x"),
+        ("BURN 1", _DIGEST.decode().strip()),
+        ("BURN 2", "BURN 2"),
+        ("BURN x", "BURN x"),
+    ]
+    messages = [
+        {"type": "websocket.receive", "text" if isinstance(said, str) else "bytes": said} for said, _ in answers
+    ]
+    incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}, *messages, {"type": "websocket.disconnect"}]
+    first, *sent = play({"type": "websocket", "path": "/ws"}, incoming)
+    assert first == {"type": "websocket.accept"}
+    assert {item["type"] for item in sent} == {"websocket.send"}
+    assert [item.get("text", item.get("bytes")) for item in sent] == [answer for _, answer in answers]
+    assert slept == [0.25]
+
+
+def test_websocket_at_another_path_is_refused() -> None:
+    assert play({"type": "websocket", "path": "/ping"}, [{"type": "websocket.connect"}]) == [
+        {"type": "websocket.close"}
+    ]
+
+
+def test_start_and_end_of_the_server_are_confirmed() -> None:
+    incoming = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent = play({"type": "lifespan"}, incoming)
+    assert sent == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
 
 
 def test_events_are_not_cached(ask: Ask) -> None:
@@ -226,6 +294,7 @@ def test_request_sleeps_for_its_milliseconds(ask: Ask, slept: list[float]) -> No
 def test_events_have_their_pause_between_them(ask: Ask, slept: list[float]) -> None:
     ask("GET", "/events/3?every=50")
     ask("GET", "/events/2")
+    ask("GET", "/stream/3")
     # Before the second and the third, and the default.
     assert [seconds for seconds in slept if seconds] == [0.05, 0.05, 0.1]
 
