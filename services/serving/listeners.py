@@ -254,7 +254,7 @@ def bind_twin(listener: Listener, stack: ExitStack) -> Listener:
 
 def _bind_inet(address: Address, stack: ExitStack, *, reuse_port: bool) -> socket.socket:
     kind = socket.SOCK_DGRAM if address.transport is Transport.UDP else socket.SOCK_STREAM
-    family, _, _, _, where = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)[0]
+    family, _, _, _, where = socket.getaddrinfo(address.host, address.port)[0]
     opened = stack.enter_context(socket.socket(family, kind))
     if kind == socket.SOCK_STREAM:
         # Without it a restarted server waits a minute for connections in TIME_WAIT.

@@ -48,6 +48,7 @@ def test_stop_leaves_datagram_sockets_open_and_forgets_a_shortage() -> None:
         stream.shortage.failed("no descriptor")
         stop_accepting(listeners)
         assert not stream.shortage
+        stop_accepting([datagrams])
         assert (stream.socket.fileno(), datagrams.socket.fileno() >= 0) == (-1, True)
 
 

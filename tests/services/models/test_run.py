@@ -12,8 +12,7 @@ from typing import Any, cast
 import pytest
 
 import services.run
-from services.protocol import SERVICES, Limits
-from services.serving.listeners import ListenError, parse_listens
+from services.protocol import Limits
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -140,20 +139,3 @@ def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch)
     assert {"model:mine", f"process_id:{os.getpid()}", "when_full:refuse", "idle:7.0"} <= set(lines)
     monkeypatch.setattr(os, "getpid", lambda: 7)
     assert "process_id:7\r\n" in info()
-
-
-def test_all_means_every_service_that_the_transport_carries() -> None:
-    names = {
-        scheme: [service for service, _ in parse_listens([f"all={scheme}"], "m")]
-        for scheme in ("tcp://[::1]", "udp://127.0.0.1:0", "unix:///x/{model}", "unixgram:///x/{model}")
-    }
-    everything = list(SERVICES)
-    datagrams = [name for name in everything if name not in ("chargen", "http")]
-    assert list(names.values()) == [everything, datagrams, everything, datagrams]
-    assert str(dict(parse_listens(["all=tcp://[::1]"], "m"))["echo"]) == "tcp://[::1]:7"
-    assert str(dict(parse_listens(["all=unixgram:///x/{model}"], "m"))["echo"]) == "unixgram:///x/m/echo.dgram.sock"
-
-
-def test_a_path_is_checked_with_the_name_of_the_service() -> None:
-    with pytest.raises(ListenError, match="107 bytes"):
-        parse_listens(["all=unix:///" + "x" * 100], "m")

@@ -2,22 +2,29 @@
 
 import _thread
 import os
+import select
+import selectors
 import signal
 import socket
+import sys
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from services.protocol import Limits
 from services.serving import blocking
-from services.serving.blocking import Conversations, Drain
+from services.serving.blocking import Conversations, Drain, StopSignal, selector_of
 from services.serving.listeners import open_listeners, parse_listens
 
 
 @pytest.mark.usefixtures("kept_signals")
-def test_alarm_is_set_to_the_grace_period_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alarm_is_set_to_the_grace_period_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     alarms: list[tuple[int, float]] = []
     monkeypatch.setattr(signal, "setitimer", lambda which, seconds: alarms.append((which, seconds)))
     for grace in (2.5, 0.0):
@@ -31,6 +38,7 @@ def test_alarm_is_set_to_the_grace_period_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     with pytest.raises(SystemExit, match=r"^1$"):
         signal.raise_signal(signal.SIGALRM)
+    assert caplog.messages == ["the grace period of 0 s is over: the conversation is cut off"]
 
 
 @pytest.mark.parametrize("ends", [True, False])
@@ -52,7 +60,7 @@ def test_conversations_have_the_grace_period_and_are_then_cut_off(
         connection = Noted()
         conversations._streams[ours] = cast(Any, connection)
         assert conversations.drain(2.5) is ends
-        assert (waited, connection.arrived is not None) == ([2.5], True)
+        assert (waited, connection.arrived is not None, conversations._draining) == ([2.5], True, True)
         # One that sleeps is woken, and one that sends is broken off.
         assert conversations._cut.is_set() is not ends
         theirs.settimeout(20.0)
@@ -124,3 +132,107 @@ def test_conversation_that_begins_in_a_drain_answers_what_has_arrived_and_ends()
             thread.join(20.0)  # though its client stays
             assert not thread.is_alive()
     assert not conversations._streams
+
+
+@pytest.mark.timeout(60)
+def test_drain_waits_for_the_last_conversation() -> None:
+    conversations = Conversations()
+    wanted = parse_listens(["command=tcp://127.0.0.1:0", "command=udp://127.0.0.1:0"], "m")
+    ours, theirs = socket.socketpair()
+    with (
+        open_listeners(wanted, Limits(), str) as (listener, datagrams),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        ours,
+        theirs,
+    ):
+        theirs.settimeout(20.0)
+        client.settimeout(20.0)
+        client.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            conversations.serve_stream(listener, ours, "")
+            conversations.end()
+
+        conversations.begin()
+        conversations.begin()
+        assert len(conversations) == 2
+        thread = threading.Thread(target=serve)
+        thread.start()
+        # It goes on until the drain.
+        for _ in range(2):
+            theirs.sendall(b"PING\r\n")
+            assert theirs.recv(100) == b"+PONG\r\n"
+        conversations.serve_datagram(datagrams, b"SLEEP 1\r\n", client.getsockname())
+        assert client.recv(100) == b"+OK\r\n"
+        conversations.end()
+        assert len(conversations) == 1
+        assert conversations.drain(300.0)
+        thread.join()
+    assert not conversations._cut.is_set()
+
+
+@pytest.fixture
+def stop(kept_signals: None) -> Iterator[StopSignal]:
+    with closing(StopSignal()) as stop:
+        yield stop
+
+
+def is_readable(stop: StopSignal) -> bool:
+    return bool(select.select([stop], [], [], 0)[0])
+
+
+def test_stop_signal_is_readable_until_it_is_cleared_and_stays_set(stop: StopSignal) -> None:
+    assert not stop.is_set
+    assert not is_readable(stop)
+    assert not os.get_blocking(stop.fileno())
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.is_set
+    assert is_readable(stop)
+    stop.clear()
+    stop.clear()
+    assert not is_readable(stop)
+    assert stop.is_set
+
+
+def test_more_signals_than_fit_are_no_error(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", errors.append)
+    with suppress(BlockingIOError):
+        while True:
+            stop._sender.send(bytes(65536))
+    with suppress(BlockingIOError):
+        while True:
+            stop._sender.send(b"x")
+    signal.raise_signal(signal.SIGTERM)
+    assert (stop.is_set, errors) == (True, [])
+
+
+def test_waiting_ends_at_its_deadline_and_with_a_signal(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[tuple[object, float | None]] = []
+    pauses = iter([0.25, 0.0])
+    listener: Any = SimpleNamespace(shortage=SimpleNamespace(pause=0.0))
+
+    def accept() -> None:
+        listener.shortage.pause = next(pauses)
+
+    listener.accept = accept
+    noted = SimpleNamespace(select=lambda reads, _, __, timeout: waited.append((reads, timeout)))
+    monkeypatch.setattr(blocking, "select", noted)
+    monkeypatch.setattr(blocking, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    signal.raise_signal(signal.SIGTERM)
+    for deadline in (None, 101.5, 99.0):
+        stop.wait(deadline)
+    assert not is_readable(stop)
+    stop.accept(listener)
+    stop.accept(listener)
+    assert waited == [([stop._receiver], timeout) for timeout in (None, 1.5, 0, 0.25)]
+
+
+def test_selector_has_all_listeners_and_the_stop_signal(stop: StopSignal) -> None:
+    wanted = parse_listens(["command=tcp://127.0.0.1:0", "command=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as listeners, selector_of(listeners, stop) as selector:
+        found = {key.fd: (key.data, key.events) for key in selector.get_map().values()}
+        assert found == {
+            **{each.socket.fileno(): (each, selectors.EVENT_READ) for each in listeners},
+            stop.fileno(): (None, selectors.EVENT_READ),
+        }

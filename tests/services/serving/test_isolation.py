@@ -1,39 +1,43 @@
 """An error ends its own conversation; a lost client is no error; the process can always end."""
 
 import logging
+from typing import Any
 
 import pytest
 
 from services.serving.isolation import ErrorsLogged, isolated
 
 
-class Conversation:
-    """A conversation whose step fails if it is told to."""
+def make_conversation(error: BaseException | None) -> Any:
+    """Make a conversation whose step fails if it is told to."""
 
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-        self.steps: list[object] = []
+    # Not outside: a step is isolated when its class is made.
+    class Conversation:
+        def __init__(self) -> None:
+            self.steps: list[object] = []
 
-    @isolated
-    def step(self, /, *given: int, **more: int) -> None:
-        self.steps.append((given, more))
-        if self.error:
-            raise self.error
+        @isolated
+        def step(self, /, *given: int, **more: int) -> None:
+            self.steps.append((given, more))
+            if error:
+                raise error
 
-    def break_off(self) -> None:
-        self.steps.append("broken off")
+        def break_off(self) -> None:
+            self.steps.append("broken off")
+
+    return Conversation()
 
 
 @pytest.mark.parametrize("error", [None, ValueError("a bug"), OSError("gone")])
 def test_step_that_fails_ends_its_conversation(error: Exception | None, caplog: pytest.LogCaptureFixture) -> None:
-    conversation = Conversation(error)
+    conversation = make_conversation(error)
     conversation.step(1, a=2)
     assert conversation.steps == [((1,), {"a": 2}), *(["broken off"] if error else [])]
     assert [record.levelno for record in caplog.records] == ([logging.ERROR] if error else [])
 
 
 def test_step_does_not_hold_up_the_end_of_the_process() -> None:
-    conversation = Conversation(SystemExit(1))
+    conversation = make_conversation(SystemExit(1))
     with pytest.raises(SystemExit):
         conversation.step()
     assert conversation.steps == [((), {})]

@@ -1,7 +1,11 @@
 """What becomes of a client that was accepted: it is served, kept for later, or closed."""
 
+import os
+import signal
 import socket
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +14,7 @@ import pytest
 from services.protocol import Limits, Transport
 from services.serving.accepting import Shortage
 from services.serving.blocking import StopSignal
-from services.serving.listeners import RECEIVE_SIZE, open_listeners, parse_listens
+from services.serving.listeners import RECEIVE_SIZE, Listener, open_listeners, parse_listens
 from services.serving.socketservers import Request, make_server, serve_until
 
 
@@ -103,13 +107,99 @@ def test_limit_holds_though_clients_wait_at_several_sockets() -> None:
     stop.close()
 
 
+@pytest.fixture
+def stop(kept_signals: None) -> Iterator[StopSignal]:
+    with closing(StopSignal()) as stop:
+        yield stop
+
+
+class Turns:
+    """A server of the library that counts the turns of the loop, and stops it after some.
+
+    Args:
+        failures: how many clients get no thread.
+    """
+
+    def __init__(self, stop: StopSignal, listener: Listener, *, most: int, failures: int = 0) -> None:
+        self.stop, self.listener = stop, listener
+        self.most, self.failures = most, failures
+        self.turns = 0
+        self.served: list[tuple[int, float]] = []
+
+    def fileno(self) -> int:
+        return self.listener.socket.fileno()
+
+    def verify_request(self, request: object, address: object) -> bool:
+        return True
+
+    def process_request(self, request: socket.socket, address: object) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("can't start new thread")
+        self.served.append((self.turns, self.listener.shortage.pause))
+        request.close()
+
+    def service_actions(self) -> None:
+        self.turns += 1
+        self.stop.is_set |= self.turns == self.most
+
+
+def test_client_that_gets_no_thread_is_served_after_a_pause(stop: StopSignal) -> None:
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as (listener,):
+        server: Any = Turns(stop, listener, most=3, failures=2)
+        with socket.create_connection(listener.socket.getsockname()):
+            serve_until(stop, [(listener, server)])
+        # It is accepted in the first turn, fails then and at the begin of the second, and is served in the third, when
+        # there is nothing to wait for any more.
+        assert server.served == [(2, 0.0)]
+
+
+def test_client_that_goes_away_before_it_is_accepted_is_none(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Listener, "accept", lambda self: None)
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as (listener,):
+        server: Any = Turns(stop, listener, most=2)
+        with socket.create_connection(listener.socket.getsockname()):
+            serve_until(stop, [(listener, server)])
+    assert (server.turns, server.served) == (2, [])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("has_room", [True, False])
+def test_loop_waits_for_the_stop_signal_and_takes_a_turn_for_another_one(stop: StopSignal, has_room: bool) -> None:
+    """As SIGCHLD, which says that a child is to be collected."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0"], "m")
+    try:
+        with open_listeners(wanted, Limits(), str) as (listener,):
+            server: Any = Turns(stop, listener, most=-1)
+            signal.raise_signal(signal.SIGUSR1)
+            threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            serve_until(stop, [(listener, server)], lambda: has_room)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    # One for each signal; at the limit, the loop also looks for room from time to time.
+    assert server.turns == 2 or not has_room
+
+
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"])
 def test_server_of_the_library_has_the_socket_of_the_listener(url: str) -> None:
     from socketserver import TCPServer, UDPServer
 
     classes: dict[Transport, type[TCPServer]] = {Transport.TCP: TCPServer, Transport.UDP: UDPServer}
     with open_listeners(parse_listens([f"echo={url}"], "m"), Limits(), lambda: "") as (listener,):
-        server: Any = make_server(listener, classes, lambda *_: None)
+        served: list[object] = []
+        server: Any = make_server(
+            listener,
+            classes,
+            lambda *arguments: served.append(("stream", *arguments)),
+            lambda *arguments: served.append(("datagram", *arguments)),
+        )
         assert server.socket is listener.socket
         # The library's default would cut longer datagrams short, without a word.
         assert server.max_packet_size == RECEIVE_SIZE
+        request: Any = (b"x", listener.socket) if listener.is_datagram else listener.socket
+        server.finish_request(request, "address")
+        kind, given = ("datagram", b"x") if listener.is_datagram else ("stream", listener.socket)
+        assert served == [(kind, listener, given, "address")]
