@@ -1,23 +1,39 @@
 """The lab's CA and certificates: made once, and renewed if necessary."""
 
+import datetime
+import fcntl
 import json
 import ssl
 import stat
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from lab.base.errors import LabError
+from lab.servers.ca import create_ca, issue
 from lab.servers.certificates import CA, CLIENT, SERVER, ensure_certificates
+from tests.support.waiting import wait_until
+
+_USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign"),
+)
 
 
 def test_ca_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    directory = ensure_certificates(["a_model"], tmp_path / "lab" / "tls")
+    directory = ensure_certificates(["a_model"], tmp_path / "clone" / "lab" / "tls")
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert {CA, SERVER, CLIENT} <= set(before)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (directory.parent, directory)] == [0o700, 0o700]
+    # Servers in containers read them as another user.
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+    assert modes == {name: 0o400 if name == "ca.key.pem" else 0o444 for name in before}
     ensure_certificates(["a_model"], directory)
     ensure_certificates([], directory)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
@@ -94,7 +110,6 @@ def test_certificates_pass_strict_verification(tmp_path: Path) -> None:
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("a_model", "localhost", "127.0.0.1", "::1"):
         assert shake(server, client, host)
-    assert stat.S_IMODE((directory / "ca.key.pem").stat().st_mode) == 0o400
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
@@ -121,3 +136,71 @@ def test_unwritable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match=str(tmp_path)):
         ensure_certificates(["one"], tmp_path / "file" / "tls")
+
+
+def test_certificates_are_valid_for_as_long_as_browsers_accept(tmp_path: Path) -> None:
+    begin = time.time()
+    directory = ensure_certificates([], tmp_path / "tls")
+    expires = json.loads((directory / "issued.json").read_text())["expires"]
+    assert 0 <= expires - 397 * 86_400 - begin <= time.time() - begin
+    for name in (CA, SERVER, CLIENT):
+        certificate = x509.load_pem_x509_certificate((directory / name).read_bytes())
+        assert certificate.not_valid_after_utc.timestamp() == int(expires)
+
+
+def test_certificates_have_the_extensions_of_rfc_5280() -> None:
+    begin = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    ca, key = create_ca(4e9)
+    server, client = issue(ca, key, ["a_b", "::1"], 4e9)
+    shown = {}
+    for text in (ca, server, client):
+        certificate = x509.load_pem_x509_certificate(text)
+        # Clocks differ.
+        since = certificate.not_valid_before_utc + datetime.timedelta(minutes=60)
+        assert begin <= since <= datetime.datetime.now(datetime.UTC)
+        found = certificate.extensions
+        usage = found.get_extension_for_class(x509.KeyUsage).value
+        constraints = found.get_extension_for_class(x509.BasicConstraints).value
+        shown[certificate.subject.rfc4514_string()] = (
+            [name for name in _USAGES if getattr(usage, name)],
+            (constraints.ca, constraints.path_length),
+            [extension.oid._name for extension in found if extension.critical],
+            [extension.oid._name for extension in found if not extension.critical][2:],
+        )
+    critical = ["basicConstraints", "keyUsage"]
+    assert shown == {
+        "CN=socketlab CA": (["key_cert_sign", "crl_sign"], (True, 0), critical, []),
+        "CN=socketlab server": (
+            *(["digital_signature"], (False, None), critical),
+            ["extendedKeyUsage", "subjectAltName"],
+        ),
+        "CN=socketlab client": (["digital_signature"], (False, None), critical, ["extendedKeyUsage"]),
+    }
+
+
+def test_key_of_another_kind_signs_nothing() -> None:
+    key = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(ValueError, match="not an elliptic-curve key"):
+        issue(create_ca(4e9)[0], key, ["one"], 4e9)
+
+
+def test_labs_that_start_at_the_same_time_create_one_ca(tmp_path: Path) -> None:
+    lock = tmp_path / "tls.lock"
+    with lock.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=ensure_certificates, args=[["one"], tmp_path / "tls"])
+        thread.start()
+        # A process that waits for a lock has an arrow there, proc_locks(5).
+        waiting = f":{lock.stat().st_ino} "
+        wait_until(
+            lambda: (
+                not thread.is_alive()
+                or any("->" in line and waiting in line for line in Path("/proc/locks").read_text().splitlines())
+            )
+        )
+        assert thread.is_alive()
+        assert not (tmp_path / "tls").exists()
+    thread.join()
+    assert (tmp_path / "tls" / CA).exists()

@@ -72,7 +72,9 @@ def test_new_model_starts_with_the_code_of_plain_socket(clone: Path) -> None:
     models = clone / "services" / "models"
     plain = models / "plain_socket.py"
     plain.write_text(plain.read_text() + "\n\nCHANGED = 1\n")
+    project = (clone / "pyproject.toml").read_bytes()
     create("my_way", None, clone)
+    assert (clone / "pyproject.toml").read_bytes() == project
     new = (models / "my_way.py").read_text()
     assert dump_code(new) == dump_code(plain.read_text())
     assert BLANK in (ast.get_docstring(ast.parse(new)) or "")
@@ -85,7 +87,12 @@ def dump_code(source: str) -> str:
 
 def test_library_gets_its_extra(clone: Path) -> None:
     steps = create("my_way", "curio", clone)
-    assert any("make lock" in step for step in steps)
+    assert [step.partition(":")[0] for step in steps] == [
+        "write services/models/my_way.py",
+        "compose.yaml",
+        "make lock",
+        "make docs",
+    ]
     assert Catalogue.load(clone / "compose.yaml")["my_way"].extra == "curio"
     assert '\ncurio = ["curio"]\n' in (clone / "pyproject.toml").read_text()
     assert "EXTRA: curio" in (clone / "compose.yaml").read_text()
@@ -106,3 +113,11 @@ def test_invalid_name_is_refused_and_writes_nothing(clone: Path) -> None:
         with pytest.raises(LabError, match=said):
             create(name, extra, clone)
     assert {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()} == before
+
+
+def test_place_that_is_missing_is_named_and_nothing_is_written(clone: Path) -> None:
+    compose = clone / "compose.yaml"
+    compose.write_text(compose.read_text().replace("  # Reference peers:", "  # Peers:"))
+    with pytest.raises(LabError, match=r"no single line starts with '  # Reference peers:'"):
+        create("my_way", None, clone)
+    assert not (clone / "services" / "models" / "my_way.py").exists()
