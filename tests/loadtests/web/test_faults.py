@@ -53,6 +53,7 @@ def test_form_has_fields_for_faults_only_if_a_lab_offers_them(monkeypatch):
         (("--fault", "pause", "--fault-after", "-0.1"), False),
         (("--fault", "pause", "--fault-after", "nan"), False),
         (("--fault", "pause", "--fault-for", "0"), False),
+        (("--fault", "pause", "--fault-for", "0.5"), True),
         (("--fault", "pause", "--fault-for", "600"), True),
         (("--fault", "pause", "--fault-for", "601"), False),
     ],

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 from flask import Blueprint, Flask
+from werkzeug.datastructures import MultiDict
 
 from loadtests.contract import FLAGS
-from loadtests.web.form import UNDER_LOAD, check_form
+from loadtests.web.form import UNDER_LOAD, FormError, check_form, read_form
 
 BEFORE: dict[str, Any] = {
     "models": ["prefork"],
@@ -102,3 +103,26 @@ def test_form_with_other_users_alone_is_not_checked(classes: list[str], is_check
 
 def test_other_requests_are_not_checked() -> None:
     assert Form("running", why="no such load").send({"workload": "after"}, "/stop") == {"success": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        # Locust's form has more fields than there are options.
+        ([("host", "x"), ("user_count", "9"), ("spawn_rate", "2.5")], {"num_users": 9, "spawn_rate": 2.5}),
+        ([("models", "a,b")], {"models": ["a", "b"]}),
+        ([("models", "a"), ("models", "b")], {"models": ["a", "b"]}),
+        ([("is_on", "true")], {"is_on": True}),
+        ([("is_on", "false")], {"is_on": False}),
+        ([("seconds", "7"), ("unset", "7")], {"seconds": 7.0, "unset": "7"}),
+    ],
+)
+def test_field_has_the_type_of_its_option(fields: list[tuple[str, str]], read: dict[str, Any]) -> None:
+    options = {"models": ["c"], "num_users": 1, "spawn_rate": 1.0, "is_on": False, "seconds": 1.0, "unset": None}
+    assert read_form(options, MultiDict(fields)) == options | read
+
+
+@pytest.mark.parametrize("field", ["user_count", "spawn_rate", "seconds"])
+def test_field_of_another_type_is_named(field: str) -> None:
+    with pytest.raises(FormError, match=f"^{field}: 'many' is not a valid value$"):
+        read_form({"num_users": 1, "spawn_rate": 1.0, "seconds": 1.0}, MultiDict({field: "many"}))

@@ -310,6 +310,7 @@ def extended(monkeypatch):
             ((listen, descriptor),) = spawned
             servers = listen.__self__
             assert (listen, descriptor) == (servers.listen, 7)
+            assert course._read_usages == servers.usages
             servers._heard = {"prefork": (time.monotonic(), Usage("prefork", 1.5, 7))}
             servers._faults = [PAUSE]
         else:
