@@ -5,6 +5,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+# An address of a family that may be missing, one that refuses, and the server's.
+PLACES = ("::1", "127.0.0.2", "127.0.0.1")
+# A place at which no test has a server.
+LONELY = ("127.0.0.77", 40_077)
+
 
 @contextmanager
 def closed_port() -> Iterator[int]:
@@ -25,3 +30,15 @@ def closed_port() -> Iterator[int]:
             return
         datagrams.connect(("127.0.0.1", 9))  # takes nothing from anybody else, udp(7)
         yield stream.getsockname()[1]
+
+
+@contextmanager
+def open_black_hole(port: int) -> Iterator[None]:
+    """A listener with a full backlog: the kernel silently drops requests for a connection."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield

@@ -2,59 +2,23 @@
 
 import _socket
 import contextlib
-import json
 import os
 import socket
 import tempfile
-import textwrap
 from collections import deque
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from lab.clients.call import call
 from lab.clients.slow_clients import connect_all
-from lab.load.generator import PersistentGenerator
-from lab.servers.catalogue import Catalogue
 from lab.servers.process_helpers import find_port
-from lab.servers.processes import Processes
 from lab.servers.readiness import wait_ready
 from loadtests.sockets import addresses
 from loadtests.sockets.connection import BlockingConnection
-from loadtests.sockets.errors import UnreachableError
+from loadtests.sockets.errors import SetupError, UnreachableError
 from services.protocol import Address, Transport
-from tests.support.load_fixtures import run_load
-from tests.support.ports import closed_port
-
-# Put in front of whatever asks for a name: gevent's resolver and Python's both end in `_socket`.
-RESOLVER = """
-    import json, os, socket, _socket
-
-    real, failed = _socket.getaddrinfo, []
-
-    def getaddrinfo(host, port, *arguments, **options):
-        # A load has its own variables, and is a fork of the process that has loaded this.
-        is_literal = (arguments + (0,) * 4)[3] & _socket.AI_NUMERICHOST
-        if "ADDRESSES" not in os.environ or host not in (b"localhost", "localhost") or is_literal:
-            return real(host, port, *arguments, **options)
-        asked = json.loads(os.environ["ADDRESSES"])
-        if len(failed) < len(asked["failures"]):
-            failed.append(asked["failures"][len(failed)])
-            raise _socket.gaierror(getattr(_socket, failed[-1]), "made up")
-        return [found for place in asked["places"] for found in real(place, port, *arguments, **options)]
-
-    def connect(stream, where):
-        if json.loads(os.environ.get("ADDRESSES", "{}")).get("is_itself"):
-            stream.bind(where)
-        return _socket.socket.connect(stream, where)
-
-    _socket.getaddrinfo, socket.socket.connect = getaddrinfo, connect
-"""
-# An address of a family that may be missing, one that refuses, and the server's.
-PLACES = ("::1", "127.0.0.2", "127.0.0.1")
-# A place at which no test has a server.
-LONELY = ("127.0.0.77", 40_077)
+from tests.support.ports import LONELY, PLACES, open_black_hole
 
 
 @pytest.fixture(autouse=True)
@@ -85,18 +49,6 @@ def resolve(monkeypatch):
     return resolve
 
 
-@contextlib.contextmanager
-def open_black_hole(port):
-    """A listener with a full backlog: the kernel silently drops requests for a connection."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
-        for _ in range(3):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(listener.getsockname())
-        yield
-
-
 def test_families_alternate_and_each_address_is_tried_once():
     four, six = [(socket.AF_INET, number) for number in range(3)], [(socket.AF_INET6, number) for number in range(2)]
     assert addresses.interleave([*four, *six, four[0]]) == [four[0], six[0], four[1], six[1], four[2]]
@@ -116,6 +68,19 @@ def test_reply_path_is_where_the_server_can_see_it(tmp_path, monkeypatch, writab
         Path(path).touch()
         assert len(list(parent.glob("c-*"))) == 1
     assert not list(tmp_path.rglob("c-*"))
+    with addresses.reply_path(str(tmp_path / "s" / "in" / "sock")):
+        pass  # no socket was bound there
+    assert not list(tmp_path.rglob("c-*"))
+
+
+def test_reply_path_without_a_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with (
+        pytest.raises(SetupError, match=r"^no reply path can be made next to /s/sock: No such file or directory$"),
+        addresses.reply_path("/s/sock"),
+    ):
+        pass
 
 
 def test_address_that_worked_is_tried_first(resolve):
@@ -128,6 +93,21 @@ def test_address_that_worked_is_tried_first(resolve):
     # Of another port, or another kind, nothing is known.
     for port, kind in ((8, socket.SOCK_STREAM), (7, socket.SOCK_DGRAM)):
         assert addresses.find_addresses("localhost", port, kind)[0][1][0] == "127.0.0.2"
+
+
+def test_resolver_is_asked_for_the_kind_of_the_socket():
+    asked = []
+
+    def getaddrinfo(host, port, **options):
+        asked.append((host, port, options))
+        if len(asked) == 1:
+            raise socket.gaierror(socket.EAI_AGAIN, "made up")
+        return [(socket.AF_INET, kind, 0, "", ("127.0.0.1", 7))]
+
+    kind = socket.SOCK_DGRAM
+    found = addresses.find_addresses("h", 7, kind, getaddrinfo)
+    assert found == [(socket.AF_INET, ("127.0.0.1", 7))]
+    assert asked == [("h", 7, {"type": kind})] * 2
 
 
 def test_temporary_failure_of_the_resolver_is_retried_once(resolve):
@@ -225,73 +205,6 @@ def test_readiness_finds_the_server_at_the_last_address(server, resolve):
     assert outcome.ready, outcome
 
 
-# They share a generator.
-IN_ONE_WORKER = pytest.mark.xdist_group("addresses")
-
-
-@pytest.fixture(scope="module")
-def load_by_name(tmp_path_factory):
-    """Load a server at `localhost`, which resolves to `places`, from processes with a fake resolver."""
-    folder = tmp_path_factory.mktemp("resolver")
-    (folder / "sitecustomize.py").write_text(textwrap.dedent(RESOLVER))
-
-    def run(url, *arguments, places=PLACES, failures=(), is_itself=False, **options):
-        environ = {"ADDRESSES": json.dumps({"places": places, "failures": failures, "is_itself": is_itself})}
-        urls = {"it": url.replace("127.0.0.1", "localhost")}
-        return run_load(generator, urls, *arguments, environ=environ, **options)["it"]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
-        with PersistentGenerator(Processes(f"t{uuid4().hex[:8]}", Catalogue.load()).helpers) as generator:
-            yield run
-
-
-@IN_ONE_WORKER
-@pytest.mark.parametrize(
-    ("transport", "arguments"),
-    [
-        ("tcp", ()),
-        ("tcp", ("--workload", "churn", "--loop", "open", "--rate", "50")),
-        ("tcp", ("--workload", "think")),  # a user that drives its own connection
-        ("tls", ()),
-        ("udp", ()),
-    ],
-)
-def test_engine_finds_the_server_at_the_last_address(transport, arguments, server, load_by_name):
-    url = server.url("command", transport)
-    found = load_by_name(url, "--transport", transport, *arguments, users=3, seconds=0.7)
-    assert found.failures == {}
-    assert found.answered > 0
-
-
-@IN_ONE_WORKER
-def test_engine_gives_each_address_a_part_of_its_time(server, load_by_name):
-    url = server.url("command", "tcp")
-    with open_black_hole(int(url.rpartition(":")[2])):
-        found = load_by_name(url, "--timeout", "2", places=["127.0.0.2", "127.0.0.1"], seconds=3)
-    assert found.failures == {}
-    assert found.answered > 0
-
-
-@IN_ONE_WORKER
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_engine_reports_that_all_addresses_refuse(transport, load_by_name):
-    with closed_port() as port:
-        found = load_by_name(f"{transport}://localhost:{port}", "--transport", transport, seconds=1.5)
-    assert set(found.failures) == {"connection refused"}
-    assert found.failures["connection refused"] >= 2
-
-
-@IN_ONE_WORKER
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_engine_does_not_take_itself_for_the_server(transport, load_by_name):
-    """The kernel gave the client the very port that it connects to."""
-    url = f"{transport}://localhost:{LONELY[1]}"
-    arguments = ("--transport", transport, "--workload", "echo_1k")
-    found = load_by_name(url, *arguments, places=LONELY[:1], is_itself=True, seconds=0.5)
-    assert (set(found.failures), found.answered) == ({"connection refused"}, 0)
-
-
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_client_does_not_take_itself_for_the_server(transport, monkeypatch):
     def connect(stream, where):
@@ -308,13 +221,9 @@ def test_client_does_not_take_itself_for_the_server(transport, monkeypatch):
         server.bind(LONELY)
 
 
-@IN_ONE_WORKER
-def test_engine_continues_after_a_failure_of_the_resolver(server, load_by_name):
-    url = server.url("command", "tcp")
-    found = load_by_name(url, failures=["EAI_AGAIN"], seconds=0.5)
-    assert found.failures == {}
-    assert found.answered > 0
-    # A name that is not known yet is a failure, and the next attempt finds it.
-    found = load_by_name(url, failures=["EAI_NONAME"], seconds=3)
-    assert set(found.failures) <= {"unknown host"}
-    assert found.answered > 0
+def test_client_with_the_port_of_its_server_at_another_address_is_none():
+    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
+        server.bind(LONELY)
+        client.bind(("127.0.0.78", LONELY[1]))
+        client.connect(LONELY)
+        addresses.refuse_itself(client, LONELY)

@@ -15,7 +15,6 @@ import pytest
 from lab.load.presets import PRESETS
 from lab.load.workloads import WORKLOADS, make_exchange
 from lab.servers.process_helpers import find_port
-from loadtests.sockets.exchange import Exchange
 from services.protocol import Transport
 
 _EXCHANGE = WORKLOADS["ping"].exchange
@@ -316,12 +315,6 @@ def test_payload_has_the_requested_size(server, load):
     result = load({"here": server.url("echo", "tcp")}, "--workload", "echo_1k", "--payload", "100000", seconds=0.5)
     assert result["here"].failures == {}
     assert result["here"].answered > 3
-
-
-def test_numbered_turns_differ_and_keep_their_size():
-    turns = list(itertools.islice(Exchange(((b"x" * 20, b"y" * 20),), numbered=True).open_turns(), 300))
-    assert len({request for request, _ in turns}) == 300
-    assert all(len(request) == len(reply) == 20 and request[:8] == reply[:8] for request, reply in turns)
 
 
 @pytest.mark.parametrize(
