@@ -27,3 +27,17 @@ def run_script(script: str, environ: Mapping[str, str] | None = None) -> Any:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.partition("TOLD ")[2])
+
+
+def run_checks(path: str) -> None:
+    """Run a file of checks in a process that gevent has patched from its start, as a generator's is.
+
+    Args:
+        path: from the root of the project.
+    """
+    code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, path], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

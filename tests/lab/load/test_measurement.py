@@ -2,8 +2,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +15,6 @@ import psutil
 import pytest
 
 from lab.base.errors import LabError
-from lab.base.paths import ROOT
 from lab.load.cores import Pinning
 from lab.load.exports import list_course, render_files
 from lab.load.generator import PersistentGenerator
@@ -47,6 +44,7 @@ from loadtests.sockets.recorder import Series, Tally
 from services.protocol import Transport
 from tests.support.fakes import UnusedBackend
 from tests.support.made_up import MEASUREMENT
+from tests.support.scripts import run_checks
 from tests.support.waiting import wait_until
 
 CATALOGUE = Catalogue.load()
@@ -779,13 +777,7 @@ def test_connections_of_a_container_are_counted_in_its_network_namespace(monkeyp
 
 def test_window_counts_from_its_begin_to_its_end() -> None:
     """In a separate process: loadtests/window.py imports Locust, which patches the process."""
-    code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    options = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    checks = Path(__file__).parents[2] / "loadtests" / "window_checks.py"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *options, str(checks)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+    run_checks("tests/loadtests/window_checks.py")
 
 
 # The course as CSV.
