@@ -76,4 +76,5 @@ def _spellings() -> Iterator[str]:
                 yield base64.b64encode(pair.encode()).decode()
 
 
-_KNOWN = re.compile("|".join(map(re.escape, sorted(_spellings(), key=len, reverse=True))))
+# In this order a spelling comes before those that it begins with.
+_KNOWN = re.compile("|".join(map(re.escape, sorted(_spellings(), reverse=True))))

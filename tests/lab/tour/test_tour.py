@@ -20,8 +20,8 @@ from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
 from lab.servers.ca import create_ca, issue
 from lab.servers.docker.cleanup import purge
 from lab.tour import registry
-from lab.tour.accounts import ANN, WRONG_PASSWORD
-from lab.tour.dialogue import KEPT, MASK, Message, mask, show_text
+from lab.tour.accounts import ANN, BOB, WRONG_PASSWORD
+from lab.tour.dialogue import KEPT, MASK, Message, _spellings, mask, show_text
 from lab.tour.faulty import breaking_off, silent
 from lab.tour.normalise import normalise, normalise_text
 from lab.tour.recorder import Recorder
@@ -159,6 +159,17 @@ class TestSecrets:
     def test_password_of_a_command_is_masked(self, said: str, shown: str) -> None:
         assert mask(said) == shown
 
+    def test_spellings_are_those_of_each_command(self) -> None:
+        plain = (ANN.password, BOB.password, WRONG_PASSWORD)
+        pairs = [
+            f"{prefix}{user}{separator}{password}"
+            for password in plain
+            for user in ("ann", "bob")
+            for prefix, separator in (("\0", "\0"), ("", ":"))
+        ]
+        encoded = [base64.b64encode(text.encode()).decode() for text in (*plain, *pairs)]
+        assert sorted(_spellings()) == sorted([*plain, *encoded])
+
     @pytest.mark.parametrize("password", [ANN.password, WRONG_PASSWORD])
     def test_password_of_the_gallery_is_masked_in_every_spelling(self, password: str) -> None:
         for text in (password, f"\0{ANN.user}\0{password}", f"{ANN.user}:{password}"):
@@ -169,6 +180,7 @@ class TestSecrets:
 
 def test_bytes_are_decoded_for_display() -> None:
     assert show_text("grün\r\n".encode()) == "grün\n"
+    assert show_text("\x85\u200b\u0100".encode()) == "\\x85\\u200b\u0100"
     assert show_text(b"\xff\xfb\x01 choice> \x00\t\x1b[1m") == "\\xff\\xfb\\x01 choice> \\x00\t\\x1b[1m"
 
 
@@ -281,7 +293,7 @@ class TestRecorder:
             while not link.recv(65536).endswith(b"\n"):
                 pass
         first, _ = recorder.messages()
-        assert (len(first.text), first.left_out) == (KEPT, 8)
+        assert (len(first.text), first.left_out) == (2000, 8)
         assert list(first.lines())[-1] == "... 8 more bytes"
 
 
@@ -349,6 +361,7 @@ class TestOutput:
     def test_long_message_shows_its_first_lines(self) -> None:
         message = Message(1, "gallery_ftp:21", "server", "".join(f"{number}\n" for number in range(100)))
         lines = [line for _, line in mark_lines([message])]
+        assert lines[0] == "-- connection 1, gallery_ftp:21"
         assert lines[1:] == [*(f"S: {number}" for number in range(SHOWN)), f"S: ... {100 - SHOWN} more lines"]
 
     @pytest.mark.parametrize("width", [WIDE, 80])
@@ -395,9 +408,16 @@ class TestNormalise:
         assert normalise_text(said) == kept
 
     def test_normalise_covers_a_whole_run_and_is_idempotent(self) -> None:
-        once = normalise(RUN)
+        said = "at 127.0.0.1:4711"
+        run = replace(
+            RUN,
+            messages=(*RUN.messages[:2], replace(RUN.messages[2], text=said)),
+            failures=(Failure("refused", "OSError", said), RUN.failures[1]),
+        )
+        once = normalise(run)
         assert once.output == "at <date>\n"
-        assert once.messages[2].peer == "gallery_ftp:<port>"
+        assert (once.messages[2].peer, once.messages[2].text) == ("gallery_ftp:<port>", "at 127.0.0.1:<port>")
+        assert [failure.message for failure in once.failures] == ["at 127.0.0.1:<port>", None]
         assert normalise(once) == once
 
 
