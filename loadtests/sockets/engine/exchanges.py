@@ -273,7 +273,8 @@ class ExchangeConnection(Connection):
         """Whether the bytes that differ begin an error reply, at a place where a reply can begin."""
         prefix = self.group.exchange.error_prefix
         rest = expected[self.received :]
-        same = next((at for at, (a, b) in enumerate(zip(rest, data, strict=False)) if a != b), 0)
+        # One differs, or the data would be more than was asked for.
+        same = next(at for at, (a, b) in enumerate(zip(rest, data, strict=False)) if a != b)
         at = self.received + same
         return data.startswith(prefix, same) and (at == 0 or expected.endswith(b"\r\n", 0, at))
 

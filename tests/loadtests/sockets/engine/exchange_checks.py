@@ -170,6 +170,8 @@ REPLIES = [
     (b"+OK\r\n", {"error_prefix": b"-"}, [b"-ERR\r\n"], "error reply"),
     (b"+OK\r\n+OK\r\n", {"error_prefix": b"-"}, [b"+OK\r\n-ERR\r\n"], "error reply"),
     (b"+OK\r\n+OK\r\n", {"error_prefix": b"-"}, [b"+OK\r\n", b"-ERR\r\n"], "error reply"),
+    (b"+OK\r\n+OK\r\n+OK\r\n", {"error_prefix": b"-"}, [b"+OK\r\n+", b"OK\r\n-ERR\r\n"], "error reply"),
+    (b"\r\n+OK\r\n", {"error_prefix": b"-"}, [b"\r\n-ERR\r\n"], "error reply"),
     (b"+OK\r\n+OK\r\n", {"error_prefix": b"-"}, [b"+O-ERR\r\n"], "wrong bytes"),
     (b"+OK\r\n+OK\r\n", {"error_prefix": b"-"}, [b"+O", b"-ERR\r\n"], "wrong bytes"),
     (b"+OK\r\n+OK\r\n", {"error_prefix": b"-"}, [b"+OK\r\n*ERR\r\n"], "wrong bytes"),
@@ -234,10 +236,10 @@ def test_pong_goes_behind_the_frame_that_is_being_sent():
 # Time.
 
 
-@pytest.mark.parametrize(("late", "counted"), [(0, 0), (0.9, 0), (1.1, 1), (500, 1)])
-def test_request_that_is_sent_a_millisecond_after_it_was_due_is_late(late, counted):
+@pytest.mark.parametrize(("late", "counted"), [(0, 0), (1, 0), (1.1, 1), (500, 1)])
+def test_request_that_is_sent_more_than_a_millisecond_after_it_was_due_is_late(late, counted):
     connection, _ = make(ExchangeConnection, is_open=True)
-    connection.begin(NOW, NOW - late / 1000)
+    connection.begin(2 * late / 1000, late / 1000)
     assert connection.group.tally.late == counted
 
 
@@ -321,7 +323,7 @@ def test_timeout_is_named_after_what_did_not_come(state, busy, received, failure
     connection, _ = make(ExchangeConnection)
     resolved: list[float] = []
     avoided: list[object] = []
-    connection.group.destination = SimpleNamespace(addresses=["a"], resolve=resolved.append, avoid=avoided.append)
+    connection.group.destination = SimpleNamespace(addresses=["a", "b"], resolve=resolved.append, avoid=avoided.append)
     connection.state, connection.busy, connection.received = NAMES.index(state), busy, received
     connection.address, connection.started = "a", NOW - 2
     connection.check_time(NOW)
@@ -586,22 +588,28 @@ def test_datagrams_that_do_not_fit_wait_only_where_none_is_lost(url):
         room[0] = 9
         connection.check_time(NOW)
         assert (sent[4:], len(connection.queue)) == ([8, 9, 10, 11], 0)
+        assert connection.loop.masks == masks * 2
     connection.queue.append(b"x")
     connection.close()
     assert len(connection.queue) == 0
 
 
-def test_error_of_a_datagram_that_waits_is_a_failure():
+def test_datagram_that_cannot_be_sent_is_a_failure():
     turns = ((b"12345678ask", b"12345678reply"),)
-    connection, narrow = make(DatagramConnection, url="unixgram:///s", room=0, turns=turns, numbered=True)
-    connection.begin(NOW)
 
     def refuse(_):
         raise ConnectionRefusedError
 
-    connection.send = refuse
-    assert not connection.flush(NOW)
-    assert (tell(connection), narrow.ends) == (["away", ["connection refused"], 0], ["closed"])
+    for waits in (True, False):
+        connection, narrow = make(DatagramConnection, url="unixgram:///s", room=0, turns=turns, numbered=True)
+        if waits:
+            connection.begin(NOW)
+            connection.send = refuse
+            assert not connection.flush(NOW)
+        else:
+            connection.send = refuse
+            connection.begin(NOW)
+        assert (tell(connection), narrow.ends) == (["away", ["connection refused"], 0], ["closed"])
 
 
 def reply(*numbers):
@@ -688,6 +696,15 @@ def test_datagram_of_a_codec_is_a_whole_reply(data, failures):
     assert connection.group.failures == failures
 
 
+def test_datagram_can_be_a_greeting():
+    codec = make_codec(greeting_size=lambda data: 5)
+    connection, narrow = make(DatagramConnection, url="udp://127.0.0.1:1", codec=codec)
+    connection.busy = True
+    connection.ready(NOW)
+    connection.receive(b"hello", NOW)
+    assert narrow.taken == b"ask 0"
+
+
 def test_datagrams_without_a_reply_are_lost_and_connects_are_not():
     connection, _ = make(DatagramConnection, url="udp://127.0.0.1:1", pause=9.0)
     connection.begin(NOW)
@@ -729,6 +746,35 @@ def test_bytes_of_a_right_reply_are_learned():
     connection.receive(OK.replace(b"reply", b"other"), NOW)
     ((failure,), answered) = tell(connection)[1:]
     assert (failure.partition(" (")[0], answered) == ("wrong bytes", 3)
+    # Before the request is sent, the right bytes are no reply.
+    connection, narrow = make_http()
+    connection.begin(NOW)
+    connection.receive(OK, NOW)
+    narrow.room = 1
+    connection.begin(NOW)
+    connection.receive(OK, NOW)
+    assert tell(connection) == ["away", ["more than was asked for (before the request was sent)"], 1]
+
+
+@pytest.mark.parametrize("kind", [HttpConnection, WebSocketConnection])
+def test_reply_that_is_not_whole_in_time_says_how_much_came(kind):
+    framing, reply, raw = RIGHT[kind]
+    connection, _ = make(kind, turns=((b"ask", reply),), framing=framing)
+    connection.begin(NOW)
+    connection.receive(raw[:1], NOW)
+    connection.receive(raw[1:4], NOW)
+    connection.check_time(NOW)
+    assert connection.group.failures == ["time-out: no reply (4 bytes received)"]
+
+
+def test_body_of_a_first_reply_that_ends_its_connection_is_known():
+    closing = OK.replace(b"Content", b"Connection: close\r\nContent")
+    connection, _ = make(HttpConnection, turns=((b"ask", b""),), framing=Framing.HTTP, body=Body.FIRST, pause=9.0)
+    learned = connection.group.learned
+    before = bytes(learned[0][1])
+    connection.begin(NOW)
+    connection.receive(closing, NOW)
+    assert (learned[0][1].body, bytes(learned[0][1]) == before) == (b"reply", True)
 
 
 @pytest.mark.parametrize(
@@ -778,8 +824,12 @@ def test_replies_to_first_requests_that_overlap_are_compared(body, second):
 
 
 def test_small_bodies_are_read_at_once_and_large_ones_in_large_pieces():
-    for size, body, reads in ((2047, Body.GIVEN, 4096), (2048, Body.GIVEN, 65_536), (5, Body.ANY, 65_536)):
-        turns = ((b"ask", b"x" * size),)
+    for sizes, body, reads in (
+        ([5, 2047], Body.GIVEN, 4096),
+        ([5, 2048], Body.GIVEN, 65_536),
+        ([5], Body.ANY, 65_536),
+    ):
+        turns = tuple((b"ask", b"x" * size) for size in sizes)
         connection, _ = make(HttpConnection, turns=turns, framing=Framing.HTTP, body=body)
         assert connection.size == reads
 
@@ -789,16 +839,24 @@ def test_data_between_two_exchanges_of_websocket_is_only_a_ping():
     for data, failures in (
         (b"\x89\x00", []),
         (b"\x81\x05reply", ["more than was asked for"]),
+        (b"\x80\x00", ["more than was asked for"]),  # a continuation of the reply, of no bytes
         (b"\x88\x00", ["closed between two exchanges"]),
         (b"", ["closed between two exchanges"]),
     ):
         connection, narrow = make(WebSocketConnection, turns=turns, framing=Framing.WEBSOCKET, pause=9.0)
         connection.begin(NOW)
-        connection.receive(b"\x81\x05reply", NOW)
-        connection.receive(data, NOW)
+        for piece in (b"\x81\x05", b"reply", data):
+            connection.receive(piece, NOW)
         assert connection.group.failures == failures
         if not failures:
             assert (narrow.taken[3], len(narrow.taken)) == (0x8A, 3 + 6)
+
+
+def test_message_of_another_kind_is_a_failure():
+    connection, _ = make(WebSocketConnection, turns=((b"ask", b"\x81\x05reply"),), framing=Framing.WEBSOCKET)
+    connection.begin(NOW)
+    connection.receive(b"\x82\x05reply", NOW)
+    assert tell(connection) == ["away", ["wrong bytes (opcode 2)"], 0]
 
 
 @pytest.mark.parametrize("is_secure", [False, True])
@@ -872,7 +930,6 @@ def test_numeric_address_needs_no_lookup(url, addresses, monkeypatch):
     destination: Any = Destination(Endpoint.parse(url))
     assert destination.addresses == (addresses if "unix" in url else [])
     destination.wait()
-    destination.resolve(NOW)
     assert (destination.addresses, destination.preferred) == (addresses, addresses[0])
 
 
@@ -887,7 +944,12 @@ def test_name_is_looked_up_at_most_twice_a_second_and_once_at_a_time(monkeypatch
             raise outcome
         return outcome
 
+    def resolve_number(*place, **options):
+        assert options["flags"] == socket.AI_NUMERICHOST  # or the loop would wait for a resolver
+        raise socket.gaierror(socket.EAI_NONAME, "no number")
+
     monkeypatch.setattr(destinations, "find_addresses", find)
+    monkeypatch.setattr(destinations, "_getaddrinfo", resolve_number)
     destination: Any = Destination(Endpoint.parse("udp://a.test:7"))
     destination.resolve(NOW)
     destination.resolve(NOW + 9)  # the first one still lasts
