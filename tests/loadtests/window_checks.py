@@ -12,9 +12,12 @@ from typing import cast
 
 import gevent
 import pytest
+from locust import runners
 from locust.env import Environment
 
-from loadtests import rate_shares
+from lab.base.messages import decode
+from lab.load.messages import Joined
+from loadtests import joining, rate_shares
 from loadtests import window as measurement
 from loadtests.contract import LoadResult
 from loadtests.course import SECONDS, sample_forever
@@ -381,3 +384,21 @@ def test_worker_sends_nothing_until_it_has_a_share(monkeypatch):
 def test_runner_without_workers_keeps_the_whole_rate(monkeypatch):
     monkeypatch.setattr(Engine, "of", lambda environment: pytest.fail("it has no share"))
     rate_shares.attach(cast(Environment, SimpleNamespace(runner=Runner())))
+
+
+class Worker(runners.WorkerRunner):
+    def __init__(self):
+        """Connect to no master."""
+
+    def __del__(self):
+        """Leave nothing to clean up."""
+
+
+@pytest.mark.parametrize(("runner", "said"), [(Worker(), [Joined()]), (Runner(), [])])
+def test_only_a_worker_says_that_it_has_joined(capsys, runner, said):
+    joining.announce(cast(Environment, SimpleNamespace(runner=runner)), more=1)
+    assert [decode(line, Joined) for line in capsys.readouterr().out.splitlines()] == said
+
+
+def test_worker_that_waits_for_a_core_is_not_given_up():
+    assert runners.HEARTBEAT_LIVENESS == 10

@@ -27,7 +27,7 @@ from lab.servers.runtime import forget
 from loadtests.course import Course
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import RECORDER, Gauge, Row, Series, Tally
-from loadtests.web import tables
+from loadtests.web import live, tables
 from loadtests.web.access import AccessError, Login, find_objection, guard
 from loadtests.web.tables import FAULTS, SERVERS, TIMES, Servers, show_faults, show_servers, show_times
 from tests.support.fakes import FakeHelper
@@ -299,6 +299,13 @@ def extended(monkeypatch):
         monkeypatch.delenv(ENV_TELEMETRY, raising=False)
         if has_parent:
             monkeypatch.setenv(ENV_TELEMETRY, "1")
+        added = []
+
+        def add_page(*given):
+            added.append(given)
+            live.add_page(*given)
+
+        monkeypatch.setattr(tables, "add_page", add_page)
         tables.extend(environment)
         assert guarded == [(environment.web_ui, base)]
         servers = None
@@ -315,6 +322,9 @@ def extended(monkeypatch):
             servers._faults = [PAUSE]
         else:
             assert spawned == []
+        # The live page draws the same faults.
+        ((*_, read_faults, _),) = added
+        assert list(read_faults()) == [PAUSE] * has_parent
         return environment, environment.web_ui.app.test_client(), servers
 
     return start
