@@ -52,6 +52,7 @@ GROUPS = (
             "loadtests/sockets/histogram.py",
             "loadtests/contract.py",
             "loadtests/parts.py",
+            "loadtests/buckets.py",
         ),
         (
             "tests/lab/load/test_measurement.py",
@@ -103,13 +104,19 @@ GROUPS = (
     ),
     Group(
         "web",
-        ("loadtests/web/tables.py", "loadtests/web/live.py", "loadtests/course.py"),
-        ("tests/loadtests/web/test_web.py", "tests/loadtests/web/test_live.py", "tests/loadtests/test_course.py"),
+        (
+            *(f"loadtests/web/{name}.py" for name in ["tables", "live", "form", "access", "faults"]),
+            "loadtests/course.py",
+        ),
+        (
+            *(f"tests/loadtests/web/test_{name}.py" for name in ["web", "live", "form", "access", "faults"]),
+            "tests/loadtests/test_course.py",
+        ),
     ),
     Group("cells", ("lab/report/cells.py",), ("tests/lab/report/test_cells.py",)),
     Group(
         "window",
-        ("loadtests/window.py", "loadtests/rate_shares.py"),
+        ("loadtests/window.py", "loadtests/rate_shares.py", "loadtests/joining.py"),
         ("tests/loadtests/window_checks.py",),
         patched=True,
     ),
@@ -316,6 +323,26 @@ GROUPS = (
         tuple(f"tests/loadtests/sockets/test_{name}.py" for name in ["codec", "http", "websocket"]),
     ),
     Group(
+        "addresses",
+        tuple(f"loadtests/sockets/{name}.py" for name in ["addresses", "failures", "errors"]),
+        tuple(f"tests/loadtests/sockets/test_{name}.py" for name in ["addresses", "failures", "package"]),
+    ),
+    Group(
+        "exchange",
+        ("loadtests/sockets/exchange.py",),
+        ("tests/loadtests/sockets/test_exchange.py", "tests/loadtests/sockets/test_codec.py"),
+    ),
+    Group(
+        "exchanges",
+        tuple(
+            f"loadtests/sockets/engine/{name}.py"
+            for name in ["learned", "exchanges", "datagrams", "http", "destination"]
+        ),
+        ("tests/loadtests/sockets/engine/exchange_checks.py",),
+        patched=True,
+    ),
+    Group("targets", ("loadtests/targets.py",), ("tests/loadtests/test_targets.py",)),
+    Group(
         "presets",
         ("lab/load/presets.py",),
         ("tests/lab/load/test_presets.py",),
@@ -391,6 +418,58 @@ GROUPS = (
         ("tests/lab/base/test_messages.py", "tests/lab/servers/test_helper.py"),
     ),
     Group("builds", ("lab/servers/docker/build_progress.py",), ("tests/lab/servers/docker/test_build_progress.py",)),
+    Group(
+        "serving",
+        tuple(
+            f"services/serving/{name}.py"
+            for name in [
+                "idle",
+                "states",
+                "callbacks",
+                "timers",
+                "clock",
+                "coroutines",
+                "accepting",
+                "closing",
+                "isolation",
+                "listeners",
+                "blocking",
+                "socketservers",
+            ]
+        ),
+        (
+            *(
+                f"tests/services/serving/test_{name}.py"
+                for name in [
+                    "blocking",
+                    "clock",
+                    "accepting",
+                    "idle_times",
+                    "isolation",
+                    "listeners",
+                    "socketservers",
+                    "timers",
+                ]
+            ),
+            *(f"tests/services/models/test_{name}.py" for name in ["callbacks", "closing", "idle_watch"]),
+        ),
+    ),
+    Group(
+        "applications",
+        ("services/apps/routes.py", "services/apps/asgi.py", "services/apps/wsgi.py"),
+        ("tests/services/apps/test_applications.py",),
+    ),
+    Group(
+        "certificates",
+        ("lab/servers/certificates.py", "lab/servers/ca.py"),
+        ("tests/lab/servers/test_certificates.py",),
+    ),
+    Group(
+        "tour",
+        tuple(f"lab/tour/{name}.py" for name in ["normalise", "dialogue", "session"]),
+        ("tests/lab/tour/test_tour.py", "tests/lab/tour/test_session.py"),
+    ),
+    Group("scaffold", ("lab/servers/scaffold.py",), ("tests/lab/servers/test_scaffold.py",)),
     Group(
         "engine",
         ("lab/engine/client.py", "lab/engine/probe.py", "lab/engine/policy.py", "lab/engine/command.py"),
