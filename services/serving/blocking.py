@@ -214,6 +214,11 @@ class Drain(StopSignal):
         finally:
             self._current = None
 
+    def close(self) -> None:
+        """Close the descriptors, and switch off the alarm: it would kill an interpreter that has reset its handlers."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        super().close()
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self.is_set:
             self.is_set = True
