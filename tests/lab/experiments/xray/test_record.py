@@ -16,10 +16,10 @@ import pytest
 
 from lab.base.environ import ENV_XRAY
 from lab.base.errors import LabError
-from lab.experiments.xray import sampler
+from lab.experiments.xray import sampler, scenes
 from lab.experiments.xray.analysis import Analysis
 from lab.experiments.xray.record import find_address, make_recordings, record, record_target
-from lab.experiments.xray.scenes import SCENES, Actor, Scene, play, play_rounds, read_notes
+from lab.experiments.xray.scenes import SCENES, Actor, Scene, await_notes, play, play_rounds, read_notes
 from lab.experiments.xray.sentences import conclude, explain
 from lab.experiments.xray.strace import Log, traced_process
 from lab.metrics.socket_owner import Owner, find_owner
@@ -136,6 +136,30 @@ def test_clients_of_a_model_that_is_killed_in_a_scene_have_what_came_until_then(
     assert [text.partition(":")[0] for text in explain(Analysis(found))] == ["A got no reply", "C got no reply"]
 
 
+def test_notes_are_awaited_until_they_have_a_reply_to_each_client(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = [[1, 5, "OPENED", 1, 7001], [2, 5, "OPENED", 2, 7002], [3, 5, "SEND", 1, 7]]
+    states = [first, first, [*first, [4, 5, "SEND", 2, 7]]]
+    seen: list[int] = []
+
+    def read(folder: Path, since: int) -> tuple[list[dict[str, object]], list[str]]:
+        seen.append(since)
+        return [{"pid": 1, "has_gil": True, "notes": states[min(len(seen), 3) - 1]}], ["a fault"]
+
+    monkeypatch.setattr(scenes, "read_notes", read)
+    # No server that notes anything: nothing to wait for.
+    assert await_notes(tmp_path, 9, {7001, 7002})[0][0]["notes"] == first
+    assert seen.copy() == [9]
+    seen.clear()
+    (tmp_path / "m-1.xray").touch()
+    assert await_notes(tmp_path, 9, {7001, 7002}) == ([{"pid": 1, "has_gil": True, "notes": states[2]}], ["a fault"])
+    assert len(seen) == 3
+    seen.clear()
+    monkeypatch.setattr(scenes, "_LATEST", -1.0)
+    assert await_notes(tmp_path, 9, {7001, 7002})[0][0]["notes"] == first
+
+
 def test_server_that_ends_between_two_rounds_leaves_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = [[{"name": "A", "error": ""}] for _ in range(3)]
     left = iter(rounds)
@@ -168,8 +192,9 @@ def test_system_calls_of_a_scene_are_those_of_the_thread_that_serves(lab: Proces
     asked, answered = (
         next(note.time for note in process.notes if note.kind is kind) for kind in (Kind.WAIT, Kind.SEND)
     )
-    assert asked - found.misaligned <= sleep.start
-    assert sleep.start + 20 * MS - found.misaligned <= sleep.end <= answered + found.misaligned
+    # On a busy machine, strace may get a core, and look at its clock, when the sleep has long begun.
+    assert asked - found.misaligned <= sleep.start <= sleep.end
+    assert asked + 20 * MS - found.misaligned <= sleep.end <= answered + found.misaligned
     assert 1000 < found.misaligned < MS
     (lane,) = [lane for lane in Analysis(found).lanes if lane.calls]
     assert not lane.is_client
