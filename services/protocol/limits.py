@@ -18,8 +18,12 @@ BLOCKING_WORKERS = 64
 LARGEST_READ = 256 * 1024
 
 
+# Of all times, in seconds: epoll_wait(2) counts milliseconds in 31 bits, which is 24 days.
+LONGEST = 1_000_000.0
+
+
 class LimitError(ValueError):
-    """A limit in the environment is not a number, or below its minimum."""
+    """A limit in the environment is not a number, below its minimum, or longer than `LONGEST`."""
 
 
 def _limit(default: float, variable: str, minimum: float) -> float:
@@ -135,5 +139,7 @@ class Limits:
             if value is None or not value >= minimum:
                 noun = "a whole number" if kind is int else "a number"
                 raise LimitError(f"{variable}={text!r} is not {noun} of at least {minimum:g}")
+            if kind is float and value > LONGEST:
+                raise LimitError(f"{variable}={text!r} is not a number of at most {LONGEST:.0f} seconds")
             chosen[item.name] = value
         return cls(**chosen)  # type: ignore[arg-type]  # each value has the type of its default

@@ -86,7 +86,8 @@ def test_stored_demo_is_explained_with_its_own_clients_and_rounds() -> None:
     found = Demo(
         {},
         rounds={"a": [vary(MEASUREMENT, users=5)] * 4, "b": [MEASUREMENT]},
-        waits={"a": vary(MEASUREMENT, users=6)},
+        # Of three, one came late.
+        waits={name: vary(MEASUREMENT, users=users) for name, users in (("a", 5), ("b", 6), ("c", 6))},
         http={"a": vary(MEASUREMENT, users=7)},
         measurements=[vary(MEASUREMENT, users=5)],
     )

@@ -90,6 +90,18 @@ def test_minimum_is_allowed_and_less_is_not(item: Field[object]) -> None:
         Limits.from_environ({variable: str(minimum - 1)})
 
 
+@pytest.mark.parametrize("text", ["1000001", "inf", "1e300"])
+def test_time_that_no_selector_can_wait_is_refused(text: str) -> None:
+    """An infinite time ended a server with the first client that it had to wait for."""
+    times = [VARIABLES[name] for name in VARIABLES if isinstance(getattr(Limits(), name), float)]
+    assert "LAB_IDLE_SECONDS" in times
+    for variable in times:
+        with pytest.raises(LimitError, match=f"^{variable}='{text}' is not a number of at most 1000000 seconds$"):
+            Limits.from_environ({variable: text})
+        Limits.from_environ({variable: "1000000"})
+    assert Limits.from_environ({"LAB_MAX_BLOB": "1000001"}).blob == 1_000_001
+
+
 def test_counts_are_whole_and_times_need_not_be() -> None:
     assert Limits.from_environ({"LAB_IDLE_SECONDS": "0.5"}).idle == 0.5
     with pytest.raises(LimitError, match="whole number"):
