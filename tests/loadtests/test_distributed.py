@@ -52,12 +52,15 @@ def _children():
 def test_rate_of_an_open_loop_is_shared_by_all_workers(backend):
     # If each worker sent the whole rate, twice as much would be due.
     before = _children()
-    found = measure(
-        backend, CATALOGUE[MODEL], find_preset("open_steady").change(users=8, duration=2, rate=400), workers=2
-    )
+    steady = find_preset("open_steady").change(users=8, duration=2, rate=400)
+    # On a busy machine, users may be late: not three times.
+    for _ in range(3):
+        found = measure(backend, CATALOGUE[MODEL], steady, workers=2)
+        if found.load.users >= 5:
+            break
     assert found.load.generators == 2
-    # Four users each, though on a busy machine some are late. If each worker had all of them, there would be 16.
-    assert 0 < found.load.users < 12
+    # Four users each; one may be late. If each worker had all of them, there would be 16.
+    assert found.users == pytest.approx(8, abs=3)
     assert found.load.asked_rate == pytest.approx(400, rel=0.1)
     assert found.answered
     assert found.load.failures == {}

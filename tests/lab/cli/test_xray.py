@@ -35,14 +35,18 @@ STORED = ROOT / "docs" / "data" / "xray.json"
 def test_scene_is_recorded_printed_and_stored(lab: Lab, process_project: str, tmp_path: Path) -> None:
     options = ["--backend", "process", "--project", process_project]
     exports = ["--export", "trace", "--export", "svg"]
-    done = lab(*options, "xray", "plain_socket", "--rounds", "5", "--out", str(tmp_path), *exports)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    # On a busy machine, C may come only when A's sleep has ended: not three times.
+    for _ in range(3):
+        done = lab(*options, "xray", "plain_socket", "--rounds", "5", "--out", str(tmp_path), *exports)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        said = " ".join(done.stdout.split())
+        if "the only thread slept for A" in said.partition("C waited ")[2]:
+            break
     assert lines[0] == "A sleeps 20 ms, B computes 10 ms, C wants a PING"
     assert "plain_socket: A blocks B, B blocks C" in lines
-    # On a busy machine, C may come only when A's sleep has ended, and the sentence may be longer than a line.
-    said = " ".join(done.stdout.split())
-    assert re.search(r"C waited [\d.]+ ms: the only thread .*computed for B", said), done.stdout
+    # The sentence may be longer than a line.
+    assert re.search(r"C waited [\d.]+ ms: the only thread slept for A .*computed for B", said), done.stdout
     page = tmp_path / "xray" / "latest" / "index.html"
     assert "A blocks B, B blocks C" in page.read_text()
     assert {path.name for path in page.parent.iterdir()} == {

@@ -106,18 +106,17 @@ def test_generator_is_pinned_to_the_cores_of_its_environment():
 
 
 def test_measurement_keeps_the_readings_of_the_meters(open_model, generator):
-    found = measure(
-        open_model("thread_pool"),
-        Catalogue.load()["thread_pool"],
-        find_preset("closed_ping").change(users=2, duration=1.0),
-        generator=generator,
-    )
+    servers, model = open_model("thread_pool"), Catalogue.load()["thread_pool"]
+    # Ticks of 10 ms divide the CPU time in two: of few requests, as on a busy machine, one part may seem to shrink.
+    for _ in range(3):
+        found = measure(servers, model, find_preset("closed_ping").change(users=2, duration=1.0), generator=generator)
+        if found.server.system_us is not None:
+            break
     assert found.answered
     assert found.server.allotted == 1
-    # Ticks of 10 ms divide the CPU time in two. Of few requests, as on a busy machine, one part may seem to shrink.
-    assert found.server.cpu_us is not None
-    parts = [part for part in (found.server.user_us, found.server.system_us) if part is not None]
-    assert sum(parts) == pytest.approx(found.server.cpu_us) or (len(parts) == 1 and parts[0] > found.server.cpu_us)
+    assert found.server.user_us is not None
+    assert found.server.system_us is not None
+    assert found.server.user_us + found.server.system_us == pytest.approx(found.server.cpu_us)
     # At least two connections, two workers and a listener.
     assert found.server.descriptors is not None
     assert found.server.descriptors >= 5

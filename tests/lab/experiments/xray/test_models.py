@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from lab.base.environ import ENV_XRAY
-from lab.experiments.xray.analysis import SHORTEST, Analysis, State, is_orderly
+from lab.experiments.xray.analysis import SHORTEST, Analysis, Lane, State, is_orderly
 from lab.experiments.xray.record import choose_folder, record
 from lab.experiments.xray.recording import Recording
 from lab.experiments.xray.scenes import SCENES
@@ -63,6 +63,12 @@ def find_places(recording: Recording) -> dict[str, tuple[int, int]]:
     }
 
 
+def find_lanes(recording: Recording, analysis: Analysis) -> list[Lane]:
+    """Return the lanes of threads that serve clients and that the kernel has shown."""
+    places = find_places(recording).values()
+    return [lane for lane in analysis.lanes if lane.thread and lane.key in places]
+
+
 def prove(recording: Recording) -> set[tuple[str, str, str]]:
     """Return who blocked whom in the scene `sleep`, from the order of notes alone."""
     times, places = find_times(recording), find_places(recording)
@@ -91,12 +97,15 @@ def prove(recording: Recording) -> set[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str) -> None:
-    recording = record(lab, name, SCENES["sleep"], os.environ[ENV_XRAY], rounds=1)
-    assert not [client.error for client in recording.clients if client.error]
-    analysis = Analysis(recording)
+    # On a busy machine, a loop may get no core, and a thread of 40 ms may not be seen: not three times.
+    for _ in range(3):
+        recording = record(lab, name, SCENES["sleep"], os.environ[ENV_XRAY], rounds=1)
+        assert not [client.error for client in recording.clients if client.error]
+        analysis = Analysis(recording)
+        if is_orderly(recording) and find_lanes(recording, analysis):
+            break
     proved = prove(recording)
     concluded = set(analysis.chain)
-    concurrency = CATALOGUE[name].concurrency
     # A wait of a few switches between threads is none of a model. A loop that gets no core looks as if it read from the
     # client that it served first.
     assert proved <= concluded
@@ -108,7 +117,7 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
     ]
     assert all(edge.length < 2 * LONG for edge in unproved), (unproved, proved)
     places = find_places(recording)
-    match concurrency:
+    match CATALOGUE[name].concurrency:
         case "one" if is_orderly(recording):
             assert concluded == {("A", "B", "thread"), ("B", "C", "thread")}
         case "process each" | "processes":
@@ -120,13 +129,11 @@ def test_conclusion_is_what_the_order_of_events_proves(lab: Processes, name: str
             assert {via for _, _, via in concluded} <= {"GIL"}
         case "loop":
             assert len(set(places.values())) == 1
-            seen = concluded if is_orderly(recording) else proved
-            assert {(holder, via) for holder, _, via in seen} <= {("B", "thread")}
+            assert {(holder, via) for holder, _, via in concluded} <= {("B", "thread")}
     assert recording.threads, recording.missing
-    # Its last moments are not seen if it ends before the next look, but it has begun. On a busy machine, one that lives
-    # for its client alone may not be seen at all.
-    of_clients = [lane for lane in analysis.lanes if lane.thread and lane.key in places.values()]
-    assert of_clients or concurrency in ("thread each", "process each")
+    # Its last moments are not seen if it ends before the next look, but it has begun.
+    of_clients = find_lanes(recording, analysis)
+    assert of_clients
     assert all(lane.switched for lane in of_clients)
     for lane in analysis.lanes:
         assert sum(span.end - span.start for span in lane.spans) == recording.end

@@ -32,16 +32,20 @@ def exchange(process: "subprocess.Popen[bytes]", data: bytes) -> None:
 
 
 def test_calls_between_the_begin_and_the_end_of_the_block_are_logged(cat: "subprocess.Popen[bytes]") -> None:
-    exchange(cat, b"before it")
-    with traced_process(cat.pid) as log:
-        exchange(cat, b"four")
-        assert log.lines == []
-    exchange(cat, b"after it, and longer")
-    calls = list(parse_log(log.lines))
-    first, *others = calls
+    # On a busy machine, strace may be told to end before it has logged the second call: not three times.
+    for _ in range(3):
+        exchange(cat, b"before it")
+        with traced_process(cat.pid) as log:
+            exchange(cat, b"four")
+            assert log.lines == []
+        exchange(cat, b"after it, and longer")
+        calls = list(parse_log(log.lines))
+        if len(calls) > 1:
+            break
+    first, second = calls[:2]
     assert (first.thread, first.name, first.result) == (cat.pid, "read", 4)
-    # Whether it had returned, and been logged, when strace was told to end is open.
-    assert all((call.thread, call.name) == (cat.pid, "write") for call in others[:1])
+    # Whether it had returned when strace was told to end is open.
+    assert (second.thread, second.name) == (cat.pid, "write")
     assert sum(call.result for call in calls) <= 8
 
 
