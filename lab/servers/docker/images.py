@@ -64,14 +64,8 @@ def _build(compose: Compose, services: Sequence[str], inputs: Mapping[str, str])
     log = follow(process, {service: compose.catalogue.image(service) for service in services})
     if process.returncode:
         check_engine("\n".join(log))
-        raise LabError(
-            "\n  ".join(
-                [
-                    f"building {', '.join(services)} failed; its output ends with:",
-                    *last_lines("\n".join(log), _LOG_LINES),
-                ]
-            )
-        )
+        said = last_lines("\n".join(log), _LOG_LINES)
+        raise LabError("\n  ".join([f"building {', '.join(services)} failed; its output ends with:", *said]))
     # The images that these replaced have lost their name. The filter leaves images of other programs alone.
     run_docker("image", "prune", "--force", "--filter", f"label={_INPUTS}", check=False)
 
