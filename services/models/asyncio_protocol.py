@@ -19,7 +19,6 @@ from services.serving.closing import stop_reading
 from services.serving.idle import IdleWatch
 from services.serving.isolation import isolated
 from services.serving.listeners import RECEIVE_SIZE, Listener
-from services.serving.signals import hold_stop_signals
 from services.serving.states import CLOSED, READING, SENDING, WAITING, State
 
 log = logging.getLogger("services")
@@ -55,9 +54,7 @@ class Server:
     async def run(self) -> bool:
         """Serve until a signal; return whether all conversations ended by themselves."""
         await accept_until_stopped(self._listeners, self.listen, self.conversations.receive)
-        is_clean = await self._drain()
-        hold_stop_signals()  # the loop is about to give up its handlers
-        return is_clean
+        return await self._drain()
 
     def listen(self, listener: Listener) -> Acceptor:
         """Have the loop accept from a listening socket."""

@@ -19,7 +19,6 @@ from services.serving.coroutines import serve_datagram, watch_idle
 from services.serving.idle import IdleWatch
 from services.serving.isolation import ErrorsLogged
 from services.serving.listeners import RECEIVE_SIZE, Listener
-from services.serving.signals import hold_stop_signals
 
 # A server of asyncio's own accepts above the limit too, and refuses; so do these models, though they accept themselves.
 WHEN_FULL = "refuse"
@@ -70,19 +69,15 @@ class Server:
         watch = asyncio.create_task(watch_idle(self._streams, self._limits.idle, asyncio.sleep))
         await accept_until_stopped(self._listeners, self._listen, self._receive)
         watch.cancel()
-        is_clean = await self._drain()
-        hold_stop_signals()  # the loop is about to give up its handlers
-        return is_clean
+        return await self._drain()
 
     def _listen(self, listener: Listener) -> Acceptor:
         def protocol() -> asyncio.StreamReaderProtocol:  # as `asyncio.start_server` makes them
-            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), partial(self._serve_stream, listener))
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), partial(self._begin, listener))
 
         return Acceptor(listener, protocol, at_once=self._limits.backlog)
 
-    async def _serve_stream(
-        self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _begin(self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Above this, `drain` waits; without it the transport would buffer whatever the client does not read.
         writer.transport.set_write_buffer_limits(high=SEND_SIZE)
         if len(self._tasks) >= self._limits.connections:
@@ -94,18 +89,17 @@ class Server:
             await writer.wait_closed()  # else the loop logs a reset, with a traceback
 
     async def _serve(self, stream: Stream) -> None:
-        writer = stream.writer
         self._streams.add(stream)
         self._keep(cast("asyncio.Task[None]", asyncio.current_task()))
         if self._draining:
-            stop_reading(descriptor_of(writer.transport), stream.connection)
+            stop_reading(descriptor_of(stream.writer.transport), stream.connection)
         try:
             with ErrorsLogged():
                 await self._converse(stream)
-                writer.close()
-                await writer.wait_closed()
+                stream.writer.close()
+                await stream.writer.wait_closed()
         finally:
-            writer.transport.abort()  # does nothing after a close
+            stream.close()  # does nothing after a close
             self._streams.discard(stream)
 
     async def _converse(self, stream: Stream) -> None:
@@ -164,8 +158,7 @@ class Server:
         self._draining = True
         for stream in self._streams:
             stop_reading(stream.untaken()[0], stream.connection)
-        # A client that was accepted just now has a task that has not run yet; `_serve_stream` notes itself at once.
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the task of a client that was accepted just now has not run yet
         if not self._tasks:
             return True
         _, late = await asyncio.wait(self._tasks, timeout=self._limits.grace)

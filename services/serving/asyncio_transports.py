@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from services.serving.callbacks import retry_accept
 from services.serving.listeners import Listener
-from services.serving.signals import stop_signals
+from services.serving.signals import hold_stop_signals, stop_signals
 
 log = logging.getLogger("services")
 
@@ -29,7 +29,9 @@ def run_on(loop_factory: Callable[[], asyncio.AbstractEventLoop], make_server: C
     """
 
     async def run_server() -> bool:
-        return await make_server().run()
+        is_clean = await make_server().run()
+        hold_stop_signals()  # the loop is about to give up its handlers
+        return is_clean
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(run_server())
