@@ -10,13 +10,16 @@ _LONGEST_DETAIL = 160
 
 
 class ExchangeError(Exception):
-    """An exchange has failed.
+    """An exchange has failed. Each subclass names its reason.
 
     Args:
         detail: more about the reason, in a few words: how many bytes were received, or the error of a codec.
     """
 
     reason: ClassVar[str]
+
+    def __init_subclass__(cls, *, reason: str) -> None:
+        cls.reason = reason
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
@@ -29,112 +32,76 @@ class ExchangeError(Exception):
     __repr__ = __str__
 
 
-class WrongBytesError(ExchangeError):
+class WrongBytesError(ExchangeError, reason="wrong bytes"):
     """The reply is not the expected one."""
 
-    reason = "wrong bytes"
 
-
-class ErrorReplyError(ExchangeError):
+class ErrorReplyError(ExchangeError, reason="error reply"):
     """The server sent a well-formed error reply."""
 
-    reason = "error reply"
 
-
-class ExtraReplyError(ExchangeError):
+class ExtraReplyError(ExchangeError, reason="more than was asked for"):
     """The server sent more than the reply."""
 
-    reason = "more than was asked for"
 
-
-class ShortReplyError(ExchangeError):
+class ShortReplyError(ExchangeError, reason="short reply: closed in the middle"):
     """The connection ended inside a reply, or before all requests of a pipeline were answered."""
 
-    reason = "short reply: closed in the middle"
 
-
-class ClosedError(ExchangeError):
+class ClosedError(ExchangeError, reason="closed without a reply"):
     """The connection ended while a reply was due."""
 
-    reason = "closed without a reply"
 
-
-class IdleClosedError(ExchangeError):
+class IdleClosedError(ExchangeError, reason="closed between two exchanges"):
     """The connection ended between two exchanges."""
 
-    reason = "closed between two exchanges"
 
-
-class TimeOutError(ExchangeError):
+class TimeOutError(ExchangeError, reason="time-out: no reply"):
     """No complete reply in time. The duration counts as a response time: the reply took at least as long."""
 
-    reason = "time-out: no reply"
 
-
-class ConnectTimeOutError(ExchangeError):
+class ConnectTimeOutError(ExchangeError, reason="time-out: no connection"):
     """No connection in time: the backlog is full, or no host answers."""
 
-    reason = "time-out: no connection"
 
-
-class LostError(ExchangeError):
+class LostError(ExchangeError, reason="datagram lost"):
     """A datagram of the exchange was not answered in time."""
 
-    reason = "datagram lost"
 
-
-class DroppedError(ExchangeError):
+class DroppedError(ExchangeError, reason="dropped: no connection was free in time"):
     """A request of an open loop found no free connection before its timeout."""
 
-    reason = "dropped: no connection was free in time"
 
-
-class RefusedError(ExchangeError):
+class RefusedError(ExchangeError, reason="connection refused"):
     """Nothing listens there, or the backlog is full and the kernel says so."""
 
-    reason = "connection refused"
 
-
-class ResetError(ExchangeError):
+class ResetError(ExchangeError, reason="connection reset"):
     """The peer reset the connection."""
 
-    reason = "connection reset"
 
-
-class HandshakeError(ExchangeError):
+class HandshakeError(ExchangeError, reason="TLS failed"):
     """The TLS handshake failed, or the peer broke the rules of TLS."""
 
-    reason = "TLS failed"
 
-
-class UnknownHostError(ExchangeError):
+class UnknownHostError(ExchangeError, reason="unknown host"):
     """The server's name has no address: it is not running."""
 
-    reason = "unknown host"
 
-
-class NoPortError(ExchangeError):
+class NoPortError(ExchangeError, reason="generator: no local port or descriptor left"):
     """The generator's own limit: each closed connection occupies a local port for a while (TIME-WAIT)."""
 
-    reason = "generator: no local port or descriptor left"
 
-
-class NoReplyPathError(ExchangeError):
+class NoReplyPathError(ExchangeError, reason="generator: no place for a reply path"):
     """The generator's own limit: it may create no path for a Unix datagram socket."""
 
-    reason = "generator: no place for a reply path"
 
-
-class CodecRaisedError(ExchangeError):
+class CodecRaisedError(ExchangeError, reason="the codec raised an error"):
     """The codec's own code failed; the detail says where, and how."""
 
-    reason = "the codec raised an error"
 
-
-class NetworkError(ExchangeError):
+class NetworkError(ExchangeError, reason="network error"):
     """Any other error of the operating system."""
-
-    reason = "network error"
 
 
 # Only these count as response times: the reply took at least as long. A refusal must not pass for a fast reply.
