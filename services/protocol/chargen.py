@@ -3,6 +3,7 @@
 Over streams only: as a UDP service it answers a forged datagram with a larger one, which is an amplifier.
 """
 
+from services.protocol.base import Service
 from services.protocol.events import SEND_SIZE, Event, Send
 
 _PRINTABLE = bytes(range(0x20, 0x7F))
@@ -12,21 +13,13 @@ _TURN = b"".join(LINES)
 _BLOCK = Send(_TURN * (SEND_SIZE // len(_TURN)))
 
 
-class Chargen:
+class Chargen(Service):
     """Send until the peer closes, and ignore its input."""
 
     port = 19
-    tls_port: int | None = None
     over_datagrams = False
     endless = True
-
-    def receive_data(self, data: bytes) -> None:
-        """Ignore the input, as the RFC says."""
 
     def next_event(self) -> Event | None:
         """Return the same block each time, so a thousand readers need no more memory than one."""
         return _BLOCK
-
-    def end_datagram(self) -> bytes:
-        """Never called: the service is not offered over datagrams."""
-        return b""

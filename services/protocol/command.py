@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+from services.protocol.base import Service
 from services.protocol.errors import AdapterError, PeerError
 from services.protocol.events import SEND_SIZE, Close, Compute, Event, Send, Wait
 from services.protocol.limits import Limits
@@ -60,7 +61,7 @@ def blob_bytes(size: int) -> bytes:
     return _PATTERN * turns + _PATTERN[:rest]
 
 
-class Command:
+class Command(Service):
     """One conversation. Requests are answered in the order in which they arrive.
 
     Args:
@@ -71,9 +72,7 @@ class Command:
     """
 
     port = 6379
-    tls_port: int | None = 6380
-    over_datagrams = True
-    endless = False
+    tls_port = 6380
 
     def __init__(self, peer: str, limits: Limits, info: Callable[[], str], report: Callable[[str], object]) -> None:
         self._peer = peer

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from services.protocol.address import Transport
+from services.protocol.base import Service
 from services.protocol.chargen import Chargen
 from services.protocol.clock import Clock, StoppedClock
 from services.protocol.command import Command
@@ -22,8 +23,6 @@ from services.protocol.events import TURN, Close, Compute, Event, GiveWay, Send,
 from services.protocol.greet import Greet
 from services.protocol.http import Http
 from services.protocol.limits import Limits
-
-Service = Greet | Echo | Discard | Chargen | Command | Http
 
 SERVICES: dict[str, type[Service]] = {
     "greet": Greet,
@@ -39,16 +38,10 @@ DATAGRAM_SIZE = 65_507
 _TOO_LARGE = b"-ERR the reply does not fit into a datagram of %d bytes\r\n" % DATAGRAM_SIZE
 
 
-class _Ended:
+class _Ended(Service):
     """Replaces the service after Close: input is dropped, and each event is Close."""
 
-    endless = False
-
-    def receive_data(self, data: bytes) -> None:
-        """Drop the input."""
-
     def next_event(self) -> Event | None:
-        """Return Close."""
         return _CLOSE
 
 
@@ -97,7 +90,7 @@ def _make(
         return Command(peer, limits, info, report)
     if service == "http":
         return Http(peer, limits, info, report, clock)
-    return SERVICES[service]()  # type: ignore[call-arg]  # the services above have arguments
+    return SERVICES[service]()
 
 
 class Connection:
@@ -124,7 +117,7 @@ class Connection:
         report: Callable[[str], object] = _ignore,
         clock: Clock = _STOPPED,
     ) -> None:
-        self._service: Service | _Ended = _make(service, peer, limits or Limits(), info, report, clock)
+        self._service = _make(service, peer, limits or Limits(), info, report, clock)
         self._stream_ended = False  # the peer sends no more
         self._draining = False
         self._arrived = 0  # when draining: the bytes that were not received yet

@@ -1,15 +1,14 @@
 """RFC 862: send all input back."""
 
+from services.protocol.base import Service
 from services.protocol.events import Event, Send
 
 
-class Echo:
+class Echo(Service):
     """Keeps input until it is sent back."""
 
     port = 7
-    tls_port: int | None = 7007
-    over_datagrams = True
-    endless = False
+    tls_port = 7007
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -26,7 +25,3 @@ class Echo:
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         return Send(data)
-
-    def end_datagram(self) -> bytes:
-        """Return nothing: every datagram is a complete conversation."""
-        return b""

@@ -35,19 +35,8 @@ _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 # The fields that are used. All others are only checked.
 _USED = frozenset(
-    (
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"connection",
-        b"expect",
-        b"upgrade",
-        b"accept",
-        b"origin",
-        b"sec-websocket-key",
-        b"sec-websocket-version",
-        b"sec-websocket-extensions",
-    )
+    b"host content-length transfer-encoding connection expect upgrade accept origin "
+    b"sec-websocket-key sec-websocket-version sec-websocket-extensions".split()
 )
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"))

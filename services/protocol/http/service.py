@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
+from services.protocol.base import Service
 from services.protocol.chargen import LINES
 from services.protocol.clock import Clock
 from services.protocol.command import blob_bytes
@@ -41,7 +42,7 @@ _EVERY_QUERY = re.compile(rb"every=(0|[1-9][0-9]{0,9})")
 _ALL_METHODS = b"GET, HEAD, OPTIONS, POST"
 
 
-class Http:
+class Http(Service):
     """One connection. Requests are answered in the order in which they arrive (RFC 9112, 9.3.2).
 
     Args:
@@ -53,9 +54,8 @@ class Http:
     """
 
     port = 8080
-    tls_port: int | None = 8443
+    tls_port = 8443
     over_datagrams = False
-    endless = False
 
     __slots__ = (
         "_answered",
@@ -122,10 +122,6 @@ class Http:
             raise AdapterError("receive_digest without a Compute")
         self._awaits_digest = False
         self._digest = digest
-
-    def end_datagram(self) -> bytes:
-        """Never called: the service is not offered over datagrams."""
-        return b""
 
     def drain(self) -> None:
         """Answer only the requests that have arrived. The last reply says `Connection: close` (RFC 9112, 9.6)."""

@@ -72,7 +72,7 @@ class Forgiving(Connection):
     """Notices no mistake of a model."""
 
     def receive_digest(self, digest: bytes) -> None:
-        if self._service._awaits_digest:  # type: ignore[union-attr]  # of http
+        if self._service._awaits_digest:  # type: ignore[attr-defined]  # of http
             super().receive_digest(digest)
 
 
