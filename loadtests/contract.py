@@ -276,7 +276,6 @@ class LoadResult:
         return cls(**{**data, **changed})
 
     def encode(self) -> str:
-        """Return the line for the lab."""
         return f"{_RESULT}{json.dumps(self.as_json())}"
 
     @classmethod

@@ -19,7 +19,7 @@ import time
 import warnings
 import xmlrpc.client
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from email.message import EmailMessage
 from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -102,8 +102,9 @@ class GalleryUser(User, Generic[Client]):
         raise NotImplementedError
 
     def disconnect(self, client: Client) -> None:
-        """Log out and close."""
-        raise NotImplementedError  # as above
+        """Log out and close. Most clients do both at the end of their `with` block."""
+        with cast(AbstractContextManager[object], client):
+            pass
 
     def on_stop(self) -> None:
         self._drop()
@@ -166,17 +167,10 @@ class FtpUser(GalleryUser[ftplib.FTP]):
         super().on_stop()
 
     def connect(self) -> ftplib.FTP:
-        """Log in as ann."""
         return ftplib.FTP(self.host, *ANN, timeout=TIMEOUT)
-
-    def disconnect(self, client: ftplib.FTP) -> None:
-        """QUIT, and close."""
-        with client:
-            pass
 
     @task
     def upload(self) -> None:
-        """Upload at most 64 KiB."""
         content = random.randbytes(random.randint(1, 64 * 1024))
         with self.step("upload") as client:
             self._content = None
@@ -185,7 +179,6 @@ class FtpUser(GalleryUser[ftplib.FTP]):
 
     @task(3)
     def download(self) -> None:
-        """Download the last upload."""
         if self._content is None:
             return
         with self.step("download") as client:
@@ -265,7 +258,6 @@ class WebUser(GalleryUser[http.client.HTTPConnection]):
         client.close()
 
     def get(self, path: str, status: int, content: bytes, **headers: str) -> None:
-        """Get a page, and check it."""
         with self.step(f"GET {path}, {self.suffix}") as client:
             client.request("GET", path, headers=headers)
             response = client.getresponse()
@@ -273,12 +265,10 @@ class WebUser(GalleryUser[http.client.HTTPConnection]):
 
     @task(10)
     def read_file(self) -> None:
-        """Get a whole file."""
         self.get("/lines.txt", 200, self.lines)
 
     @task(3)
     def read_range(self) -> None:
-        """Get a range of bytes."""
         self.get("/lines.txt", 206, self.lines[7:14], Range="bytes=7-13")
 
     @task
@@ -298,7 +288,6 @@ class WebChurnUser(WebUser):
 
     @contextmanager
     def step(self, name: str) -> Iterator[http.client.HTTPConnection]:
-        """Make a step, and close the connection after it."""
         with super().step(name) as client:
             yield client
         self._drop()
@@ -316,9 +305,6 @@ class XmlRpcUser(GalleryUser[xmlrpc.client.ServerProxy]):
         client.system.listMethods()
         return client
 
-    def disconnect(self, client: xmlrpc.client.ServerProxy) -> None:
-        client("close")()
-
     @task(3)
     def add(self) -> None:
         a, b = random.randint(0, 9999), random.randint(0, 9999)
@@ -327,7 +313,6 @@ class XmlRpcUser(GalleryUser[xmlrpc.client.ServerProxy]):
 
     @task
     def reverse(self) -> None:
-        """Send binary data, and check the reversed reply."""
         data = random.randbytes(1024)
         with self.step("reverse") as client:
             expect(client.reverse(xmlrpc.client.Binary(data)), xmlrpc.client.Binary(data[::-1]))
@@ -357,14 +342,8 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
         client.group(DOMAIN)
         return client
 
-    def disconnect(self, client: nntplib.NNTP) -> None:
-        """QUIT, and close."""
-        with client:
-            pass
-
     @task
     def post(self) -> None:
-        """Post an article."""
         subject = uuid4().hex
         message_id = f"<{subject}@load.{DOMAIN}>"
         headers = (f"From: ann@{DOMAIN}", f"Newsgroups: {DOMAIN}", f"Subject: {subject}", f"Message-ID: {message_id}")
@@ -375,7 +354,6 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
 
     @task(4)
     def read(self) -> None:
-        """Read the last posted article."""
         if self._posted is None:
             return
         message_id, text = self._posted
@@ -384,7 +362,6 @@ class NewsUser(GalleryUser[nntplib.NNTP]):
 
     @task(2)
     def look_around(self) -> None:
-        """Read the overview of the last ten articles."""
         with self.step("overview") as client:
             _, count, first, last, _ = client.group(DOMAIN)
             if count:

@@ -104,11 +104,9 @@ class Routes(TaskSet):
     _socket: websocket.WebSocket | None = None
 
     def on_stop(self) -> None:
-        """Close the WebSocket, if there is one."""
         self._close()
 
     def get(self, path: str, body: bytes | None, *, status: int = 200) -> None:
-        """Get a path and check the reply."""
         with self._request("GET", path) as response:
             check(response, body, status=status)
 
@@ -134,7 +132,6 @@ class Routes(TaskSet):
     @tag("work")
     @task
     def events(self) -> None:
-        """Get server-sent events, and check each."""
         with self._request("GET", f"/events/{_EVENTS}?every={_EVERY_MS}") as response:
             check_events(response)
 
@@ -157,7 +154,6 @@ class Routes(TaskSet):
     @tag("work")
     @task(5)
     def echo(self) -> None:
-        """Upload random bytes and check that they come back."""
         body = random.randbytes(_UPLOAD)
         with self._request("POST", "/echo", data=body) as response:
             check(response, body)
@@ -180,7 +176,6 @@ class Routes(TaskSet):
     @tag("work")
     @task
     def stream(self) -> None:
-        """Get a reply in chunks."""
         self.get(f"/stream/{_LINES}", _STREAM)
 
     @contextlib.contextmanager

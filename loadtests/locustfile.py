@@ -106,7 +106,6 @@ class LabUser(WireUser):
             self._script(self._client)
 
     def make_series(self) -> Series:
-        """Return the names that the user is counted under."""
         loop = CLOSED if self._script else self._spec.loop
         return Series(self.model, self._chosen.name, self._spec.transport.value, loop)
 

@@ -91,7 +91,6 @@ class Part:
 
     @classmethod
     def decode(cls, data: Mapping[str, Any]) -> Self:
-        """Restore the part that `encode` was called on."""
         groups = tuple(
             Group(Series(*series), depth, Tally.decode(tally), *rest) for series, depth, tally, *rest in data["groups"]
         )
@@ -115,7 +114,6 @@ class Pulse:
         self.longest = 0.0
 
     def beat(self) -> None:
-        """Record the time since the last beat."""
         now, cpu = self._clock(), self._cpu()
         self.longest = max(self.longest, now - self._last[0] - (cpu - self._last[1]) - BEAT_SECONDS)
         self._last = now, cpu

@@ -50,7 +50,6 @@ class Histogram:
     __hash__ = None  # type: ignore[assignment]  # it changes
 
     def record(self, seconds: Iterable[float]) -> None:
-        """Add times."""
         found = Counter([int(value * TICKS) for value in seconds])
         if not found:
             return
@@ -63,7 +62,6 @@ class Histogram:
         self._stretch(min(found), max(found))
 
     def merge(self, other: "Histogram") -> None:
-        """Add the times of another histogram."""
         for key, count in other.counts.items():
             self.counts[key] = self.counts.get(key, 0) + count
         self.total += other.total
@@ -116,7 +114,6 @@ class Histogram:
 
     @classmethod
     def decode(cls, data: Sequence[Any]) -> Self:
-        """Restore the histogram that `encode` was called on."""
         found = cls()
         found.ticks, found.smallest, found.largest, keys, counts = data
         found.counts = dict(zip(keys, counts, strict=True))

@@ -110,7 +110,6 @@ class Tally:
 
     @classmethod
     def decode(cls, data: dict[str, Any]) -> "Tally":
-        """Restore the tally that `encode` was called on."""
         return cls(
             **{name: data[name] for name in cls.COUNTS},
             failures=Counter(data["failures"]),
@@ -195,7 +194,6 @@ class Recorder:
             events.worker_report.add_listener(self._receive)
 
     def add(self, series: Series, tally: Tally, *, users: int, in_flight: int) -> None:
-        """Add a batch, and update the state."""
         self._merge(self._tallies, series, tally)
         if self._unreported is not None:
             self._merge(self._unreported, series, tally)

@@ -54,7 +54,6 @@ class SocketClient:
 
     @property
     def answered(self) -> int:
-        """Exchanges that were answered right."""
         return self._registered.answered
 
     def call(self, request: bytes, reply: bytes) -> None:

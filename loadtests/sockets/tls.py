@@ -161,7 +161,6 @@ class TlsStream:
         self._flush()
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
         self._tls.write(data)
         self._flush()
 

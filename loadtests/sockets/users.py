@@ -55,7 +55,6 @@ class WireUser(User):
         self._leaving = gevent.event.Event()
 
     def on_start(self) -> None:
-        """Join the group of the series."""
         engine = Engine.of(self.environment)
         group = engine.group(self.make_series(), self.make_group)
         group.destination.wait()
@@ -73,7 +72,6 @@ class WireUser(User):
 
     @task
     def go_on(self) -> None:
-        """Run one turn of the user; Locust repeats it."""
         self.be_busy()
 
     def be_busy(self) -> None:
@@ -130,7 +128,6 @@ class SocketUser(User):
         self.client: SocketClient
 
     def on_start(self) -> None:
-        """Make the client."""
         address = Endpoint.parse(self.url)
         self.client = SocketClient(address, self.environment, _make_series(self), timeout=self.timeout)
 

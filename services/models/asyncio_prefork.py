@@ -61,7 +61,6 @@ class Counts:
         self[number] = 0
 
     def total(self) -> int:
-        """Return the number of conversations of all processes."""
         return sum(count for (count,) in _SLOT.iter_unpack(self._page))
 
 

@@ -104,11 +104,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self.advance()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the buffer for what the client sends next."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass on what the client has sent."""
         self.idle.news()
         if self.state.is_open:
             self.connection.receive_data(self._buffer[:nbytes].tobytes())
@@ -124,7 +122,6 @@ class StreamProtocol(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the conversation: the connection is lost or closed."""
         if isinstance(exc, OSError):
             log.debug("the peer is gone: %s", exc.strerror)
         self.state = CLOSED
@@ -144,7 +141,6 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self.advance()
 
     def advance(self) -> None:
-        """Do what the connection asks for, until something has to be waited for."""
         while self.state is READING:
             match self.connection.next_event():
                 case None:
@@ -176,11 +172,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._conversations.linger(self)
 
     def untaken(self) -> tuple[int, int]:
-        """Return what an `IdleWatch` looks at."""
         return descriptor_of(self.transport), self.transport.get_write_buffer_size()
 
     def close(self) -> None:
-        """Close the connection without any more stages."""
         self.transport.abort()
 
     break_off = close

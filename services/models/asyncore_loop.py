@@ -154,11 +154,9 @@ class Channel(asynchat.async_chat):
         return self.state.reads
 
     def writable(self) -> bool:
-        """Whether there is something to send."""
         return self.state is SENDING
 
     def collect_incoming_data(self, data: bytes) -> None:
-        """Pass on what the client has sent."""
         self.idle.news()
         if self.state.is_open:
             self.connection.receive_data(data)
@@ -168,7 +166,6 @@ class Channel(asynchat.async_chat):
         """Never called: there is none."""
 
     def handle_write(self) -> None:
-        """Continue when everything is sent."""
         self.idle.news()
         self.initiate_send()
         if self.state is SENDING and not self.producer_fifo:
@@ -197,7 +194,6 @@ class Channel(asynchat.async_chat):
         self.advance()
 
     def advance(self) -> None:
-        """Do what the connection asks for, until something has to be waited for."""
         while self.state is READING:
             match self.connection.next_event():
                 case None:
@@ -224,7 +220,6 @@ class Channel(asynchat.async_chat):
         self._server.call_later(seconds, lambda: resume(self))
 
     def untaken(self) -> tuple[int, int]:
-        """Return what an `IdleWatch` looks at."""
         return self._stream.fileno(), 0
 
     def close(self) -> None:

@@ -170,7 +170,6 @@ class Stream:
         self.advance()
 
     def advance(self) -> None:
-        """Do what the connection asks for, until something has to be waited for."""
         while self.state is READING:
             match self.connection.next_event():
                 case None:

@@ -139,7 +139,6 @@ class StreamProtocol(Protocol):
         self.advance()
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on what the client has sent."""
         self.idle.news()
         if self.state.is_open:
             self.connection.receive_data(data)
@@ -157,7 +156,6 @@ class StreamProtocol(Protocol):
         """Our own half is closed; part of the interface."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008  # Twisted's signature
-        """End the conversation: the connection is lost or closed."""
         self.state = CLOSED
         if self in self._conversations.streams:  # and not one that was refused
             self._conversations.end(self)
@@ -178,7 +176,6 @@ class StreamProtocol(Protocol):
         self.state = CLOSED
 
     def advance(self) -> None:
-        """Do what the connection asks for, until something has to be waited for."""
         while self.state is READING:
             match self.connection.next_event():
                 case None:
@@ -210,7 +207,6 @@ class StreamProtocol(Protocol):
             self._conversations.linger(self)
 
     def untaken(self) -> tuple[int, int]:
-        """Return what an `IdleWatch` looks at."""
         return self.transport.fileno(), len(self.transport.dataBuffer) - self.transport.offset
 
     def close(self) -> None:

@@ -148,7 +148,6 @@ class Recorder:
         return recorded
 
     def flush(self) -> None:
-        """Write the notes to the file."""
         with self._lock:
             if self._file < 0:
                 self._open()

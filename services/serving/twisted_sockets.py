@@ -56,5 +56,4 @@ class DatagramReader(FileDescriptor):
         return self._listener.socket.fileno()
 
     def doRead(self) -> None:
-        """Receive a datagram."""
         self._conversations.receive(self._listener)

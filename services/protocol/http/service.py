@@ -103,7 +103,6 @@ class Http(Service):
         self._held = b""  # while draining: a reply, or the start of one, that may be the last
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes that have arrived."""
         if self._socket is None:
             self._reader.feed(data)
         else:
