@@ -43,35 +43,10 @@ def serve(listeners: list[Listener]) -> None:
             for key, _ in listeners[0].shortage.select(selector):
                 if key.data is None:
                     stop.clear()
-                elif not pool.full() and not stop.is_set:
-                    _accept(key.data, pool, conversations, stop)
+                elif not pool.full() and not stop.is_set and (conversation := conversations.take(key.data, stop)):
+                    pool.spawn(conversation)
     stop_accepting(listeners)
     if not conversations.drain(limits.grace):
         raise SystemExit(1)
     pool.join()
     stop.close()
-
-
-def _accept(listener: Listener, pool: Pool, conversations: Conversations, stop: StopSignal) -> None:
-    if listener.is_datagram:
-        if received := listener.receive():
-            conversations.begin()
-            pool.spawn(_serve_datagram, listener, *received, conversations)
-    elif accepted := stop.accept(listener):
-        conversations.begin()
-        pool.spawn(_serve_stream, listener, *accepted, conversations)
-
-
-def _serve_stream(listener: Listener, stream: socket.socket, peer: object, conversations: Conversations) -> None:
-    try:
-        with stream:
-            conversations.serve_stream(listener, stream, peer)
-    finally:
-        conversations.end()
-
-
-def _serve_datagram(listener: Listener, data: bytes, peer: object, conversations: Conversations) -> None:
-    try:
-        conversations.serve_datagram(listener, data, peer)
-    finally:
-        conversations.end()

@@ -13,7 +13,6 @@ conversations.
 import logging
 import os
 import selectors
-import socket
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -48,8 +47,8 @@ def serve(listeners: list[Listener]) -> None:
                     stop.clear()
                 elif key.data is pool:
                     pool.clear()
-                elif pool.has_room and not stop.is_set:
-                    _accept(key.data, pool, stop)
+                elif pool.has_room and not stop.is_set and (job := pool.conversations.take(key.data, stop)):
+                    pool.submit(job)
     stop_accepting(listeners)
     if not pool.conversations.drain(limits.grace):
         raise SystemExit(1)
@@ -75,8 +74,7 @@ class Pool:
         return len(self.conversations) < len(self._threads)
 
     def submit(self, job: Job) -> None:
-        """Pass a job to a free thread; there must be one."""
-        self.conversations.begin()
+        """Pass a conversation to a free thread; there must be one."""
         self._jobs.put(job)
 
     def fileno(self) -> int:
@@ -102,20 +100,4 @@ class Pool:
             except Exception:
                 log.exception("a conversation ended in an error")  # and its thread goes on: the pool has no other
             finally:
-                self.conversations.end()
                 os.eventfd_write(self._freed, 1)
-
-
-def _accept(listener: Listener, pool: Pool, stop: StopSignal) -> None:
-    if listener.is_datagram:
-        if received := listener.receive():
-            data, peer = received
-            pool.submit(lambda: pool.conversations.serve_datagram(listener, data, peer))
-    elif accepted := stop.accept(listener):
-        stream, peer = accepted
-        pool.submit(lambda: _serve_stream(listener, stream, peer, pool.conversations))
-
-
-def _serve_stream(listener: Listener, stream: socket.socket, peer: object, conversations: Conversations) -> None:
-    with stream:
-        conversations.serve_stream(listener, stream, peer)

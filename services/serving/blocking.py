@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 
 from services.protocol import Close, Compute, GiveWay, Limits, Send, StreamConversation, Wait
@@ -238,8 +239,8 @@ class Drain(StopSignal):
 class Conversations:
     """The conversations of a process that holds many at the same time, each in its own thread or greenlet.
 
-    The acceptor calls `begin` before it passes a client to a thread, so the limit and a drain also count a conversation
-    whose thread does not run yet. The thread calls `end` after the close.
+    A conversation is counted from before its client is passed to a thread until its socket is closed, so the limit and
+    a drain also count one whose thread does not run yet.
     """
 
     def __init__(
@@ -273,6 +274,33 @@ class Conversations:
     def serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
         """Hold a conversation of one datagram, in the calling thread."""
         serve_datagram(listener, data, peer, self._cut.wait)
+
+    def take(self, listener: Listener, stop: StopSignal) -> Callable[[], None] | None:
+        """Accept a client, or receive a datagram, and count it.
+
+        Returns:
+            Its conversation, for a thread to call; None if there is none after all.
+        """
+        hold: Callable[[], None] | None = None
+        if listener.is_datagram:
+            if received := listener.receive():
+                hold = partial(self.serve_datagram, listener, *received)
+        elif accepted := stop.accept(listener):
+            hold = partial(self._serve_and_close, listener, *accepted)
+        if hold is None:
+            return None
+        self.begin()
+        return partial(self._hold, hold)
+
+    def _hold(self, conversation: Callable[[], None]) -> None:
+        try:
+            conversation()
+        finally:
+            self.end()
+
+    def _serve_and_close(self, listener: Listener, stream: socket.socket, peer: object) -> None:
+        with stream:
+            self.serve_stream(listener, stream, peer)
 
     def begin(self) -> None:
         """Count a conversation that was accepted."""
