@@ -143,11 +143,7 @@ def combine(
         for group in part.groups:
             found.setdefault(group.series, []).append(group)
     return [
-        replace(
-            _combine(series, groups, parts, cores, disturbances),
-            began=began,
-            course=read_course(series.model),
-        )
+        replace(_combine(series, groups, parts, cores, disturbances), began=began, course=read_course(series.model))
         for series, groups in sorted(found.items())
     ]
 

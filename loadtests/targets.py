@@ -70,9 +70,7 @@ class Targets:
     @classmethod
     def from_catalogue(cls) -> Self:
         """Return all models of the catalogue outside of profiles, by their names on the lab's network."""
-        from lab.servers.catalogue import (
-            Catalogue,  # only here: a generator with LAB_TARGETS needs no catalogue
-        )
+        from lab.servers.catalogue import Catalogue  # only here: a generator with LAB_TARGETS needs no catalogue
 
         catalogue = Catalogue.load()
         rows = [

@@ -32,10 +32,7 @@ def add_options(parser: ArgumentParser) -> None:
     if not offered:
         return
     parser.add_argument(
-        "--fault",
-        choices=[NONE, *offered],
-        default=NONE,
-        help="fault to inject into the models during the run",
+        "--fault", choices=[NONE, *offered], default=NONE, help="fault to inject into the models during the run"
     )
     parser.add_argument(
         "--fault-after", type=float, default=10.0, help="seconds from the start until the fault is injected"

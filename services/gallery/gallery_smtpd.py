@@ -21,12 +21,7 @@ class Server(smtpd.SMTPServer):
     """Accept mail for DOMAIN, log it, and store nothing."""
 
     def process_message(
-        self,
-        peer: tuple[str, int],
-        mailfrom: str,
-        rcpttos: list[str],
-        data: bytes | str,
-        **options: object,
+        self, peer: tuple[str, int], mailfrom: str, rcpttos: list[str], data: bytes | str, **options: object
     ) -> str:
         """Log a complete message, or refuse it.
 

@@ -8,13 +8,7 @@ import gevent
 import gevent.socket
 from gevent import monkey
 
-from loadtests.sockets.addresses import (
-    DATAGRAM_TRANSPORTS,
-    UNIX_TRANSPORTS,
-    Address,
-    SocketAddress,
-    find_addresses,
-)
+from loadtests.sockets.addresses import DATAGRAM_TRANSPORTS, UNIX_TRANSPORTS, Address, SocketAddress, find_addresses
 
 # The system's own, whatever gevent has replaced in this process.
 _getaddrinfo = monkey.get_original("socket", "getaddrinfo")

@@ -52,11 +52,7 @@ _HUB_MARGIN = 0.002
 # Has gevent.Timeout raise nothing; its annotations do not know.
 _QUIETLY = cast(Any, False)
 _REPORT_SECONDS = 0.5
-_CONNECTIONS = {
-    Framing.BYTES: ExchangeConnection,
-    Framing.HTTP: HttpConnection,
-    Framing.WEBSOCKET: WebSocketConnection,
-}
+_CONNECTIONS = {Framing.BYTES: ExchangeConnection, Framing.HTTP: HttpConnection, Framing.WEBSOCKET: WebSocketConnection}
 
 
 class Engine:
