@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -105,20 +106,14 @@ def describe(name: str, model: ModuleType, listeners: Sequence[Listener], limits
     }
 
 
-def _info(name: str, model: ModuleType, limits: Limits) -> Callable[[], str]:
+def _info(name: str, model: ModuleType, limits: Limits) -> str:
     """Return INFO's lines about the server. They are read each time, because a fork changes the process."""
-
-    def info() -> str:
-        server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}
-        server["uptime_in_seconds"] = int(time.monotonic() - _STARTED)
-        bounds = {**limits.as_dict(), "when_full": when_full(model)}
-        sections: dict[str, dict[str, object]] = {"Server": {**server}, "Limits": {**bounds}}
-        return "".join(
-            f"# {title}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in pairs.items())
-            for title, pairs in sections.items()
-        )
-
-    return info
+    server = {"model": name, "python_version": PYTHON, "gil_enabled": int(has_gil()), "process_id": os.getpid()}
+    server["uptime_in_seconds"] = int(time.monotonic() - _STARTED)
+    lines = ["# Server", *(f"{key}:{value}" for key, value in server.items())]
+    lines += ["# Limits", *(f"{key}:{value}" for key, value in limits.as_dict().items())]
+    lines.append(f"when_full:{when_full(model)}")
+    return "".join(f"{line}\r\n" for line in lines)
 
 
 def record_if_asked(listeners: list[Listener], model: str) -> list[Listener]:
@@ -156,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise StartError("--listen is missing, for example --listen echo=tcp://127.0.0.1:7007")
         limits = Limits.from_environ(os.environ)
         model = load_model(options.model)
-        with open_listeners(wanted, limits, _info(options.model, model, limits)) as listeners:
+        with open_listeners(wanted, limits, partial(_info, options.model, model, limits)) as listeners:
             served = record_if_asked(listeners, options.model)
             print(json.dumps(describe(options.model, model, listeners, limits)), flush=True)
             try:

@@ -17,7 +17,6 @@ class SparseLog:
 
     Args:
         log: where the lines go.
-        seconds: between two lines.
         clock: seconds that never go back, the same for all processes.
     """
 

@@ -151,16 +151,14 @@ class Recorder:
         with self._lock:
             if self._file < 0:
                 self._open()
-            notes = [NOTE.pack(*note) for kept in self._take() for note in _list_notes(kept)]
+            taken = [self._notes.popleft() for _ in range(len(self._notes))]
+            notes = [NOTE.pack(*note) for kept in taken for note in _list_notes(kept)]
             while notes:
                 room = self._slots - self._written % self._slots
                 position = HEADER.size + self._written % self._slots * NOTE.size
                 os.pwrite(self._file, b"".join(notes[:room]), position)
                 self._written += len(notes[:room])
                 del notes[:room]
-
-    def _take(self) -> list[Kept]:
-        return [self._notes.popleft() for _ in range(len(self._notes))]
 
 
 def _list_notes(kept: Kept) -> Iterator[tuple[int, int, int]]:

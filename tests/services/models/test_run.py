@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -131,7 +132,7 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
 def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read each time, as by each worker for itself."""
     model = SimpleNamespace(WHEN_FULL="refuse")
-    info = services.run._info("mine", cast(Any, model), Limits(idle=7.0))
+    info = partial(services.run._info, "mine", cast(Any, model), Limits(idle=7.0))
     monkeypatch.setattr(services.run, "_STARTED", 1000.0)
     monkeypatch.setattr(services.run, "time", SimpleNamespace(monotonic=lambda: 1012.9))
     lines = info().split("\r\n")
