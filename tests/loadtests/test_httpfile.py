@@ -16,6 +16,7 @@ from lab.base.paths import ROOT
 from lab.load.locustfiles import HTTP_FILE, find_failures, name_files, run_headless
 from lab.servers.catalogue import Catalogue
 from lab.servers.process_helpers import ProcessHelpers, find_port
+from tests.support.scripts import run_script
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
@@ -49,9 +50,9 @@ def say(reply):
     return behave
 
 
-# Each of the named tasks once (default: all), for one run after the other, in a process that Locust has patched. Prints
-# the statistics and errors of each run.
-EACH_TASK_ONCE = """
+# The named tasks (default: each once), for one run after the other, in a process that Locust has patched. Prints the
+# statistics and errors of each run.
+RUN_TASKS = """
 import json, sys
 from locust.env import Environment
 from loadtests import httpfile
@@ -62,9 +63,9 @@ for url, user, *names in json.loads(sys.argv[1]):
     environment = Environment()
     environment.create_local_runner()
     routes = httpfile.Routes(chosen(environment))
-    for task in set(routes.tasks):
-        if task.__name__ in (names or [task.__name__]):
-            task(routes)
+    tasks = {task.__name__: task for task in routes.tasks}
+    for name in names or tasks:
+        tasks[name](routes)
     routes.on_stop()
     errors = [str(error.error) for error in environment.stats.errors.values()]
     found.append([environment.stats.serialize_stats(), errors])
@@ -74,7 +75,7 @@ print(json.dumps(found))
 
 def run_each(runs):
     """Return the counts by name, and the errors, of each (URL, class of users, tasks)."""
-    command = [sys.executable, "-c", EACH_TASK_ONCE, json.dumps(runs)]
+    command = [sys.executable, "-c", RUN_TASKS, json.dumps(runs)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | NO_PROXY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [
@@ -168,7 +169,7 @@ def test_wrong_reply_is_a_failure_with_its_reason(open_server):
         assert failure in error, run
 
 
-def test_wrong_message_of_a_websocket_is_a_failure(open_server):
+def test_wrong_message_of_a_websocket_is_a_failure_and_ends_it(open_server):
     def behave(connection):
         request = connection.recv(65536)
         key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
@@ -182,9 +183,30 @@ def test_wrong_message_of_a_websocket_is_a_failure(open_server):
         connection.recv(65536)
 
     with open_server(behave) as (host, port):
-        rows, (error,) = run_once(f"http://{host}:{port}", "RequestsUser", "talk")
-    assert rows == {"WS /ws open": (1, 0), "WS /ws echo": (1, 1)}
-    assert "'no' instead of" in error
+        rows, errors = run_once(f"http://{host}:{port}", "RequestsUser", "talk", "talk")
+    # The second call opens another one.
+    assert rows == {"WS /ws open": (2, 0), "WS /ws echo": (2, 2)}
+    assert all("'no' instead of" in error for error in errors)
+
+
+def test_step_of_a_websocket_is_counted_in_milliseconds():
+    told = run_script(
+        """
+import json
+from types import SimpleNamespace as Stub
+from locust.env import Environment
+from loadtests import httpfile
+times = iter([100.0, 100.25])
+httpfile.time = Stub(perf_counter=lambda: next(times))
+environment = Environment()
+environment.create_local_runner()
+httpfile.RequestsUser.host = "http://127.0.0.1:9"
+with httpfile.Routes(httpfile.RequestsUser(environment))._counted("step"):
+    pass
+print("TOLD", json.dumps(environment.stats.total.total_response_time))
+"""
+    )
+    assert told == 250
 
 
 def test_refused_websocket_is_a_failure(open_server):
@@ -289,23 +311,58 @@ def test_guarded_locust_ends_with_the_lab_that_started_it():
             process.kill()
 
 
-def test_guarded_web_ui_refuses_the_page_of_another_site(closed_port):
-    command = [*COMMAND, "--web-host", "127.0.0.1", "--web-port", str(closed_port), "--host", "http://127.0.0.1:9"]
-    url = f"http://127.0.0.1:{closed_port}/"
+@contextlib.contextmanager
+def open_guarded_ui(port, *arguments, **environ):
+    """Start Locust with its web UI behind the guard; yield a function that returns the status of a request."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def status(**headers):
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    def ask(path, data=None, **headers):
+        url = f"http://127.0.0.1:{port}{path}"
         try:
-            with opener.open(urllib.request.Request(url, headers=headers), timeout=10) as reply:
+            with opener.open(urllib.request.Request(url, data, headers), timeout=10) as reply:
                 return reply.status
         except urllib.error.HTTPError as error:
             return error.code
         except OSError:
             return None
 
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    shown = ["--web-host", "127.0.0.1", "--web-port", str(port), "--host", "http://127.0.0.1:9"]
+    with subprocess.Popen(
+        [*COMMAND, *shown, *arguments],
+        cwd=ROOT,
+        env=os.environ | environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         try:
-            wait_until(lambda: status() == 200)
-            assert status(Origin="http://other.example") == 403
+            yield ask
         finally:
             process.terminate()
+
+
+def test_guarded_web_ui_refuses_the_page_of_another_site(closed_port):
+    with open_guarded_ui(closed_port) as ask:
+        wait_until(lambda: ask("/") == 200)
+        assert ask("/", Origin="http://other.example") == 403
+
+
+def test_login_of_the_guarded_web_ui_is_below_its_base_path(closed_port):
+    arguments = ["--web-base-path", "/load", "--web-login"]
+    with open_guarded_ui(closed_port, *arguments, LAB_UI_LOGIN="ann:secret") as ask:
+        wait_until(lambda: ask("/load/login") == 200)
+        assert ask("/load/lab/login", b"username=ann&password=wrong") == 200
+        assert ask("/lab/login", b"username=ann&password=wrong") == 404
+
+
+def test_guarded_locust_does_not_start_with_an_invalid_origin(closed_port):
+    done = subprocess.run(
+        [*COMMAND, "--web-host", "127.0.0.1", "--web-port", str(closed_port), "--host", "http://127.0.0.1:9"],
+        cwd=ROOT,
+        env=os.environ | {"LAB_UI_ORIGINS": "everywhere"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "guardfile: LAB_UI_ORIGINS: 'everywhere' is not an origin" in done.stderr
