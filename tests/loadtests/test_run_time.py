@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.servers.process_helpers import find_port
+from tests.support.scripts import run_script
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,3 +112,80 @@ def test_run_of_autostart_ends_and_the_page_stays(url, open_ui):
         page.post("/swarm", user_count=1, spawn_rate=10, models="it", workload="session", run_time="1s")
         wait_until(lambda: page.table("times") and page.table("times")[0]["load"].startswith("session"))
         wait_until(lambda: page.statistics()["state"] == "stopped")
+
+
+# Which run times are begun, without the seconds.
+BEGUN = """
+import json
+from argparse import Namespace
+from flask import Blueprint, Flask, jsonify
+from locust.env import Environment
+from loadtests import run_time as module
+
+begun = []
+
+def begin(seconds, end):
+    begun.append(seconds)
+    return gevent.spawn(lambda: None)
+
+gevent = module.gevent
+module.gevent = Namespace(spawn_later=begin, getcurrent=gevent.getcurrent)
+
+def make(**options):
+    environment = Environment()
+    environment.parsed_options = Namespace(**{"headless": False, "autostart": False, "run_time": None} | options)
+    environment.create_local_runner()
+    environment.shape_class = object()
+    return environment
+"""
+
+
+def test_run_time_of_autostart_is_that_of_one_run() -> None:
+    """Locust's main greenlet would wait for it again, and stop a later run."""
+    told = run_script(
+        BEGUN
+        + """
+left = []
+for options in ({"autostart": True}, {"headless": True}, {}):
+    environment = make(run_time=5, **options)
+    module.RunTime(environment)
+    for event in (environment.events.test_start, environment.events.test_stop):
+        event.fire(environment=environment)
+    left.append(environment.parsed_options.run_time)
+print("TOLD", json.dumps([begun, left]))
+"""
+    )
+    assert told == [[5, 5, 5], [None, 5, 5]]
+
+
+def test_run_time_of_the_form_begins_at_once_only_while_a_run_goes_on() -> None:
+    told = run_script(
+        BEGUN
+        + """
+environment, app, pages = make(), Flask("ui"), Blueprint("locust", "ui")
+
+@pages.route("/swarm", methods=["POST"])
+def swarm():
+    environment.parsed_options.run_time = 7
+    return jsonify({})
+
+@pages.route("/other", methods=["POST"])
+def other():
+    return jsonify({})
+
+environment.web_ui = Namespace(app=app)
+module.RunTime(environment)
+app.register_blueprint(pages)
+found = {}
+for state in ("ready", "spawning", "running", "stopping", "stopped"):
+    environment.runner.state = state
+    for path in ("/swarm", "/other"):
+        begun.clear()
+        app.test_client().post(path)
+        found[state + path] = list(begun)
+environment.runner.state = "stopped"
+print("TOLD", json.dumps(found))
+"""
+    )
+    assert {name for name, begun in told.items() if begun} == {"spawning/swarm", "running/swarm"}
+    assert len(told) == 10
