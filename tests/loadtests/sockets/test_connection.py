@@ -109,3 +109,23 @@ def test_datagrams_that_were_refused_go_to_the_next_address_which_is_remembered(
             assert link.receive() == b"answer"
         with BlockingConnection(Endpoint("udp", "a-name", port), timeout=20.0) as link:
             assert link.socket.getpeername() == ("127.0.0.1", port)
+
+
+def test_datagram_that_is_refused_when_the_time_is_over_had_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that is left is not asked, so nothing is known about a server there."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+
+    class Late(socket.socket):
+        def recv(self, *_: object) -> bytes:
+            clock.now += 8.0
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    monkeypatch.setattr(socket, "socket", Late)
+    monkeypatch.setattr("loadtests.sockets.addresses._worked", {})
+    places = [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (host, 9)) for host in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+    with BlockingConnection(Endpoint("udp", "a-name", 9), timeout=8.0) as link:
+        link.send(b"x")
+        with pytest.raises(NoAnswerError, match=r": waited 8 s for the server to answer; nothing received$"):
+            link.receive()

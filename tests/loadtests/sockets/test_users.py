@@ -223,6 +223,35 @@ def test_each_exchange_of_a_script_has_its_own_deadline(server, run):
     assert [row["answered"] for row in told["rows"]] == [2]
 
 
+def test_script_waits_longer_after_each_failure_until_an_answer():
+    told = run_script(
+        """
+import json
+from types import SimpleNamespace as Stub
+from locust.env import Environment
+from locust.exception import RescheduleTask
+from loadtests.sockets import script_client as module
+from loadtests.sockets.addresses import Endpoint
+from loadtests.sockets.failures import TimeOutError
+from loadtests.sockets.recorder import Series
+waited = []
+module.gevent = Stub(sleep=waited.append)
+module.random = Stub(uniform=lambda low, high: high)
+address = Endpoint("tcp", "127.0.0.1", 9)
+client = module.SocketClient(address, Environment(), Series("it", "script"), timeout=1.0)
+for fails in [True] * 7 + [False] + [True] * 2:
+    try:
+        with client.exchange():
+            if fails:
+                raise TimeOutError
+    except RescheduleTask:
+        waited.append("again")
+print("TOLD", json.dumps([waited[::2], set(waited[1::2]) == {"again"}, client.answered]))
+"""
+    )
+    assert told == [[0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 0.05, 0.1], True, 1]
+
+
 # What a user declares, with other values than the defaults.
 DECLARED = """
 import json, socket
