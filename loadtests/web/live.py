@@ -56,7 +56,8 @@ def add_page(
             return Response("after: not the number of a sample\n", 400, mimetype="text/plain")
         answer = {
             "samples": course.since(int(after)),
-            "faults": [asdict(fault) for fault in read_faults()],
+            # The charts have a band for each: one that could not be injected has none.
+            "faults": [asdict(fault) for fault in read_faults() if not fault.why_not],
             "state": cast("Runner", environment.runner).state,
             "offered": faults.list_offered(),
             "workloads": list(workloads),

@@ -21,6 +21,7 @@ from loadtests.web import live
 from tests.support.made_up_course import PING, CourseLab, make_tally
 
 PAUSE = FaultEvent("prefork", "pause", "2026-11-29T10:00:00+00:00", "")
+NOT_INJECTED = FaultEvent("prefork", "kill", "2026-11-29T10:00:01+00:00", "2026-11-29T10:00:01+00:00", "it has ended")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ class Page:
         web_ui = SimpleNamespace(app=app, auth_required_if_enabled=self._guard)
         environment = SimpleNamespace(web_ui=web_ui, parsed_options=self.options, runner=self.runner)
         pages = Blueprint("lab", __name__, url_prefix="/lab")
-        live.add_page(cast(Any, environment), pages, course, lambda: [PAUSE], ["ping", "burn"])
+        live.add_page(cast(Any, environment), pages, course, lambda: [PAUSE, NOT_INJECTED], ["ping", "burn"])
         app.register_blueprint(pages)
         self.client: FlaskClient = app.test_client()
 
