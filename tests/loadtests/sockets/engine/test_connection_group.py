@@ -235,6 +235,30 @@ for each in both:
 engine._count = 6
 engine.abort()
 shown["aborted"] = [engine._count, *(len(each.connections) for each in both)]
+
+# Each connection has begun 3 s ago. The next look comes after a twentieth of the shortest timeout.
+class Watched(ExchangeConnection):
+    __slots__ = ()
+    def check_time(self, now):
+        checked.append(self.group.timeout)
+
+shown["sweeps"] = []
+for timeouts in ((2.0, 4.0), (4.0, 2.0), (2.0, 3.0), (0.1,), (60.0,)):
+    engine.clear()
+    checked = []
+    for timeout in timeouts:
+        name = f"sweep {timeouts} {timeout}"
+        each = engine.group(
+            Series("m", name), lambda: ConnectionGroup(Series("m", name), Endpoint.parse("tcp://127.0.0.1:1"),
+            exchange, timeout=timeout)
+        )
+        watched = Watched(each, engine)
+        watched.started = now[0] - 3.0
+        each.connections = {watched}
+    engine._sweep(now[0])
+    shown["sweeps"].append([checked, round(engine._next_sweep - now[0], 6)])
+    for each in engine.groups:
+        each.connections.clear()
 print("TOLD", json.dumps(shown))
 """
 
@@ -357,3 +381,13 @@ def test_only_the_last_timer_of_a_connection_counts(reported):
 @IN_ONE_WORKER
 def test_no_connection_outlives_an_abort(reported):
     assert reported["aborted"] == [0, 0, 0]
+
+
+@IN_ONE_WORKER
+def test_look_for_timeouts_is_as_frequent_as_the_shortest_of_them_needs(reported):
+    one, other, at_the_limit, shortest, longest = reported["sweeps"]
+    assert one == other == [[2.0], 0.1]
+    # Exactly as long as its timeout is not too long.
+    assert at_the_limit == [[2.0], 0.1]
+    # Never more than a hundred times a second, and at least twice.
+    assert (shortest, longest) == ([[0.1], 0.01], [[], 0.5])
