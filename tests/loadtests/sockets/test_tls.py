@@ -13,7 +13,7 @@ from lab.clients.call import call
 from lab.servers.ca import create_ca, issue
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SetupError, WrongAnswerError
-from loadtests.sockets.tls import TlsPipe, ca_file, certificate_file, client_context
+from loadtests.sockets.tls import TlsPipe, TlsStream, ca_file, certificate_file, client_context
 from services.protocol import Address
 
 NEVER = 4102444800.0  # 2100
@@ -186,3 +186,40 @@ def test_half_close_leaves_the_other_half_open(serve: Callable[[str], Address]) 
         link.half_close()  # the server reads to this end, and then closes without its own close_notify
         with pytest.raises(WrongAnswerError, match="within TLS"):
             link.receive()
+
+
+def test_stream_takes_no_more_while_the_server_reads_nothing(certificates: Path) -> None:
+    """A record at a time, and none before the last one has left: memory that grows instead would hide back-pressure."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "good.pem")
+    ours, theirs = socket.socketpair()
+    reads = threading.Event()
+    received = bytearray()
+
+    def serve() -> None:
+        with suppress(OSError), context.wrap_socket(theirs, server_side=True) as tls:
+            reads.wait(60)
+            while data := tls.recv(65536):
+                received.extend(data)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    taken: list[int] = []
+    try:
+        with ours:
+            ours.settimeout(20)
+            stream = TlsStream(ours, lambda: 20.0, "127.0.0.1", "the server")
+            ours.setblocking(False)
+            with suppress(BlockingIOError):
+                # Far more than the buffers of a socket hold.
+                while sum(taken) < 5_000_000:
+                    taken.append(stream.send_some(bytes(65536)))
+            assert sum(taken) < 5_000_000
+            ours.settimeout(20)
+            reads.set()
+            stream.send(b"end")
+    finally:
+        reads.set()
+        server.join()
+    assert set(taken) == {16384}
+    assert bytes(received) == bytes(sum(taken)) + b"end"
