@@ -227,10 +227,7 @@ def _read_exactly(connection: BlockingConnection, size: int) -> bytes:
 
 
 def _read_to_end(connection: BlockingConnection) -> bytes:
-    chunks = []
-    while chunk := connection.receive():
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return b"".join(iter(connection.receive, b""))
 
 
 def _check_datagram(data: bytes) -> None:

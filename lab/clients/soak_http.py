@@ -6,16 +6,15 @@ is noticed. Only the Date is replaced before the comparison (`mask_dates`).
 
 import re
 import zlib
-from functools import reduce
-from hashlib import sha256
+
+from lab.clients.reference import blob, chargen, digest
 
 _DATE = re.compile(rb"\r\nDate: [A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT\r\n")
 _MASKED = b"\r\nDate: %b\r\n" % (b"-" * 29)
 
-_BURNT = reduce(lambda digest, _: sha256(digest).digest(), range(20), bytes(32)).hex().encode()
-_PRINTABLE = bytes(range(32, 127))
-_BLOB = (_PRINTABLE * 737)[:70_000]
-_LINES = b"".join((_PRINTABLE * 2)[start : start + 72] + b"\r\n" for start in range(3))  # RFC 864
+_BURNT = digest(20)
+_BLOB = blob(70_000)
+_LINES = chargen(3 * 74)
 
 
 def mask_dates(data: bytes) -> bytes:

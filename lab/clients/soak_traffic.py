@@ -21,8 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from hashlib import sha256
+from functools import partial
 from itertools import cycle
 
 import click
@@ -31,6 +30,7 @@ from lab.base.environ import ENV_TARGETS
 from lab.base.errors import LabError
 from lab.base.messages import Inbox, Message, say
 from lab.clients.call import call, pack
+from lab.clients.reference import blob, bulk, digest
 from lab.clients.soak_http import (
     HTTP_ANSWER,
     HTTP_MIX,
@@ -58,15 +58,13 @@ _MAX_FAILURES = 5  # consecutive failed visits of a model that end the soak
 
 # The requests and the replies that a server must send. They follow docs/protocol.md and share no code with the servers,
 # so that a bug in the servers' code is noticed.
-_BURNT = reduce(lambda digest, _: sha256(digest).digest(), range(20), bytes(32)).hex().encode()
-_BLOB = (bytes(range(32, 127)) * 737)[:70_000]
 _EXCHANGES = [(b"PING", b"+PONG\r\n")] * 10 + [
-    (b"ECHO " + b"x" * 1024, b"$1024\r\n" + b"x" * 1024 + b"\r\n"),
+    (b"ECHO " + b"x" * 1024, bulk(b"x" * 1024)),
     (b"SLEEP 1", b"+OK\r\n"),
-    (b"BURN 20", b"$64\r\n" + _BURNT + b"\r\n"),
-    (b"BLOB 70000", b"$70000\r\n" + _BLOB + b"\r\n"),
+    (b"BURN 20", bulk(digest(20))),
+    (b"BLOB 70000", bulk(blob(70_000))),
     (b"NONSENSE", b"-ERR unknown command 'NONSENSE'\r\n"),
-    (b"PING end", b"$3\r\nend\r\n"),
+    (b"PING end", bulk(b"end")),
 ]
 MIX = b"".join(pack(request.split()) for request, _ in _EXCHANGES)
 ANSWER = b"".join(answer for _, answer in _EXCHANGES)
@@ -128,74 +126,64 @@ class TrafficCounts:
     failures: dict[str, int] = field(default_factory=dict)
 
 
-Addresses = Mapping[str, Address]
+@contextmanager
+def _silent(address: Address, words: bytes | None = None) -> Iterator[BlockingConnection]:
+    with BlockingConnection(address, timeout=_TIMEOUT) as connection:
+        if words is not None:
+            connection.send(words)
+        yield connection
 
 
 @contextmanager
-def _silent(addresses: Addresses, first_words: bytes = b"", listener: str = "command-tcp") -> Iterator[None]:
-    with BlockingConnection(addresses[listener], timeout=_TIMEOUT) as connection:
-        if first_words:
-            connection.send(first_words)
-        yield
-
-
-@contextmanager
-def _resetting(addresses: Addresses, first_words: bytes, listener: str = "command-tcp") -> Iterator[None]:
+def _resetting(address: Address, words: bytes) -> Iterator[None]:
     """Never read, and close with a reset in the middle of a frame."""
-    with BlockingConnection(addresses[listener], timeout=_TIMEOUT) as connection:
+    with _silent(address, words) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.send(first_words)
         yield
 
 
 @contextmanager
-def _malformed(addresses: Addresses, words: bytes, listener: str = "command-tcp") -> Iterator[None]:
-    with BlockingConnection(addresses[listener], timeout=_TIMEOUT) as connection:
-        connection.send(words)
+def _malformed(address: Address, words: bytes) -> Iterator[None]:
+    with _silent(address, words) as connection:
         with suppress(SocketsError):  # the server may reset the connection while data is still being sent
             while connection.receive():
                 pass
         yield
 
 
-@contextmanager
-def _half_handshake(addresses: Addresses) -> Iterator[None]:
-    plain = replace(addresses["command-tls"], transport=Transport.TCP)
-    with BlockingConnection(plain, timeout=_TIMEOUT) as connection:
-        connection.send(b"\x16\x03\x01\x02\x00\x01\x00")
-        yield
+def _half_handshake(address: Address) -> AbstractContextManager[object]:
+    return _silent(replace(address, transport=Transport.TCP), b"\x16\x03\x01\x02\x00\x01\x00")
 
 
 @contextmanager
-def _stopped_reader(addresses: Addresses) -> Iterator[None]:
-    with BlockingConnection(addresses["chargen-tcp"], timeout=_TIMEOUT) as connection:
+def _stopped_reader(address: Address) -> Iterator[None]:
+    with _silent(address) as connection:
         connection.receive()
         yield
 
 
 @contextmanager
-def _datagram_flood(addresses: Addresses) -> Iterator[None]:
-    for stream in (b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"):
-        with BlockingConnection(addresses["command-udp"], timeout=_TIMEOUT) as connection:
-            connection.send(stream)
+def _datagram_flood(address: Address) -> Iterator[None]:
+    for data in (b"", b"\xff" * 900, b"*3\r\n", b"PING\r\nPING\r\n"):
+        with _silent(address, data):
+            pass
     yield
 
 
 # Each with the listener that it needs.
-Hostile = Callable[[Addresses], AbstractContextManager[None]]
-HOSTILE: tuple[tuple[str, Hostile], ...] = (
+HOSTILE: tuple[tuple[str, Callable[[Address], AbstractContextManager[object]]], ...] = (
     ("command-tcp", _silent),
-    ("command-tcp", lambda addresses: _silent(addresses, b"*2\r\n$4\r\nEC")),
-    ("command-tcp", lambda addresses: _resetting(addresses, b"*2\r\n$4\r\nECHO\r\n$900\r\nx")),
-    ("command-tcp", lambda addresses: _resetting(addresses, _NEVER_READ)),
-    ("command-tcp", lambda addresses: _malformed(addresses, b"*1000000000\r\n" + b"\xff" * 2000)),
+    ("command-tcp", partial(_silent, words=b"*2\r\n$4\r\nEC")),
+    ("command-tcp", partial(_resetting, words=b"*2\r\n$4\r\nECHO\r\n$900\r\nx")),
+    ("command-tcp", partial(_resetting, words=_NEVER_READ)),
+    ("command-tcp", partial(_malformed, words=b"*1000000000\r\n" + b"\xff" * 2000)),
     ("command-tls", _half_handshake),
     ("chargen-tcp", _stopped_reader),
     ("command-udp", _datagram_flood),
-    ("http-tcp", lambda addresses: _silent(addresses, HTTP_MIX[:30], "http-tcp")),
-    ("http-tcp", lambda addresses: _silent(addresses, UNFINISHED_MESSAGE, "http-tcp")),
-    ("http-tcp", lambda addresses: _resetting(addresses, _HTTP_NEVER_READ, "http-tcp")),
-    ("http-tcp", lambda addresses: _malformed(addresses, _HTTP_BROKEN, "http-tcp")),
+    ("http-tcp", partial(_silent, words=HTTP_MIX[:30])),
+    ("http-tcp", partial(_silent, words=UNFINISHED_MESSAGE)),
+    ("http-tcp", partial(_resetting, words=_HTTP_NEVER_READ)),
+    ("http-tcp", partial(_malformed, words=_HTTP_BROKEN)),
 )
 
 
@@ -233,12 +221,12 @@ class ModelTraffic:
             disconnects before the well-behaved one connects. None: no fixed number.
     """
 
-    def __init__(self, model: str, addresses: Addresses, workers: int | None = None) -> None:
+    def __init__(self, model: str, addresses: Mapping[str, Address], workers: int | None = None) -> None:
         self._model = model
         self._addresses = addresses
         self._workers = workers
         self._scripts = cycle([script for script in SCRIPTS if script.listener in addresses])
-        self._hostile = cycle([hostile for listener, hostile in HOSTILE if listener in addresses])
+        self._hostile = cycle([(act, addresses[listener]) for listener, act in HOSTILE if listener in addresses])
         self._consecutive_failures = 0
         self._failures: Counter[str] = Counter()
         self.counts = TrafficCounts()
@@ -258,7 +246,8 @@ class ModelTraffic:
             with ExitStack() as stack:
                 hostile = max(1, clients // _ONE_HOSTILE_IN)
                 for _ in range(hostile):
-                    stack.enter_context(next(self._hostile)(self._addresses))
+                    act, address = next(self._hostile)
+                    stack.enter_context(act(address))
                 if clients == 1:
                     stack.close()
                 self._behave(next(self._scripts), max(1, clients - hostile))
@@ -305,7 +294,7 @@ def _find_difference(answer: bytes, expected: bytes) -> str:
     return f"a wrong answer of {len(answer)} bytes: at byte {same} {got!r} instead of {wanted!r}"
 
 
-def find_workers(addresses: Addresses, declared: int | None) -> int | None:
+def find_workers(addresses: Mapping[str, Address], declared: int | None) -> int | None:
     """Return how many clients a model serves at a time; None if it has no fixed number of workers.
 
     Args:

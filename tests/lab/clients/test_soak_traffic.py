@@ -376,7 +376,7 @@ def test_hostile_clients_send_their_bytes_and_end_as_designed() -> None:
         where["chargen-tcp"] = Address.parse(talkative)
         where["command-udp"] = Address.parse(f"udp://127.0.0.1:{datagrams.getsockname()[1]}")
         for listener, hostile in HOSTILE:
-            with hostile(where):
+            with hostile(where[listener]):
                 pass
             if listener != "command-udp":
                 assert done.acquire(timeout=10)
