@@ -88,17 +88,9 @@ class CatalogueName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def _list_models(catalogue: "Catalogue") -> list[str]:
-    return [model.name for model in catalogue.models]
-
-
-def _list_hosts(catalogue: "Catalogue") -> list[str]:
-    return [*_list_models(catalogue), *(server.name for server in catalogue.gallery)]
-
-
 DURATION = Duration()
-MODEL = CatalogueName(_list_models)
-HOST = CatalogueName(_list_hosts)
+MODEL = CatalogueName(lambda catalogue: catalogue.names)
+HOST = CatalogueName(lambda catalogue: catalogue.hosts)
 PROFILE = CatalogueName(lambda catalogue: catalogue.profiles)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
