@@ -16,8 +16,6 @@ from lab.base.environ import ENV_LIFELINE
 # How long SIGTERM gets before SIGKILL, in seconds: as in compose.yaml, and above LAB_GRACE_SECONDS.
 STOP_SECONDS = 10.0
 
-# In the environment of a load generator: what it has to end with, which is `stdin`. See loadtests/lifeline.py.
-
 
 def open_child(
     command: Sequence[str],

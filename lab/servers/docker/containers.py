@@ -19,14 +19,7 @@ from lab.servers.backend import READY_SECONDS, ModelState
 from lab.servers.catalogue import GALLERY, Catalogue, GalleryServer, Listener, Model
 from lab.servers.children import STOP_SECONDS
 from lab.servers.docker.cleanup import list_ids, purge, remove
-from lab.servers.docker.command import (
-    QUIET_SECONDS,
-    end,
-    last_words,
-    open_process,
-    read_lines,
-    run_docker,
-)
+from lab.servers.docker.command import QUIET_SECONDS, end, last_words, open_process, read_lines, run_docker
 from lab.servers.docker.compose import SHELL, Changes, Compose
 from lab.servers.docker.describe import read_engine, read_versions
 from lab.servers.docker.helpers import ContainerHelpers
