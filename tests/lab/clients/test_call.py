@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
 from lab.base.errors import LabError
-from lab.clients.call import Reply, call, main
+from lab.clients.call import RECEIVE_SIZE, Reply, _echo, call, main
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
+from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
 from services.protocol import DATAGRAM_SIZE
 from tests.support.ports import closed_port
@@ -72,6 +75,30 @@ def test_http_gets_a_path(server: dict[tuple[str, str], str], transport: str) ->
 def test_echo_larger_than_the_kernels_buffers_comes_back(server: dict[tuple[str, str], str]) -> None:
     data = bytes(range(256)) * 4 * 8192
     assert call("echo", server["echo", "tcp"], [data], timeout=30).value == data
+
+
+class Loopback:
+    """Returns what was sent, and notes how much was on its way at the most."""
+
+    is_datagram = False
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._held = b""
+
+    def send(self, data: bytes) -> None:
+        self._held += data
+        self.most = max(self.most, len(self._held))
+
+    def receive(self, size: int) -> bytes:
+        data, self._held = self._held[:size], self._held[size:]
+        return data
+
+
+def test_echo_has_no_more_on_its_way_than_one_read_takes() -> None:
+    link, data = Loopback(), bytes(range(256)) * (RECEIVE_SIZE // 256) * 3 + b"end"
+    assert _echo(cast(BlockingConnection, link), [data]) == (data, False)
+    assert link.most == RECEIVE_SIZE
 
 
 def test_resp_errors_and_types_are_shown(server: dict[tuple[str, str], str]) -> None:
@@ -194,6 +221,27 @@ def test_largest_datagram_is_sent_and_a_larger_one_refused(service: str) -> None
         with nullcontext() if service == "discard" else pytest.raises(NoAnswerError):
             call(service, address, [b"x" * DATAGRAM_SIZE], timeout=0.01)
         assert len(server.recv(DATAGRAM_SIZE + 1)) == DATAGRAM_SIZE
+
+
+def test_time_of_a_call_begins_before_the_connect(
+    stub: Callable[[Behaviour], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+
+    class Slow(BlockingConnection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            clock[0] += 2
+
+        def receive(self, *arguments: Any) -> bytes:
+            clock[0] += 0.5
+            return super().receive(*arguments)
+
+    address = stub(lambda connection: connection.sendall(b"+OK\r\n"))
+    monkeypatch.setattr("lab.clients.call.BlockingConnection", Slow)
+    monkeypatch.setattr("lab.clients.call.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    # Two for the connect, and half a second for the one read that has the reply.
+    assert call("command", address, ["PING"]).seconds == 2.5
 
 
 def test_silent_server_times_out(stub: Callable[[Behaviour], str], unit: float) -> None:

@@ -687,6 +687,35 @@ def test_server_is_read_during_the_load(monkeypatch) -> None:
     assert found.server.descriptors == len(found.server.series)
 
 
+def test_reading_that_has_begun_is_waited_for(monkeypatch) -> None:
+    """The last one blocks until the thread of the readings is joined."""
+    is_joined, has_begun = threading.Event(), threading.Event()
+
+    class Thread(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            is_joined.set()
+            super().join(timeout)
+
+    class Slow(NoMeter):
+        def read(self) -> Sample:
+            if threading.current_thread().name == "meter":
+                has_begun.set()
+                is_joined.wait(10)
+            return Sample(memory_bytes=4096)
+
+    class Quick(Backend):
+        def run(self, arguments, **given):
+            wait_until(has_begun.is_set)
+            return Completed(arguments, 0, f"{RESULT.encode()}\n", "")
+
+    backend = Backend()
+    monkeypatch.setattr(backend, "meter_class", Slow)
+    monkeypatch.setattr(threading, "Thread", Thread)
+    spec = find_preset("closed_ping").change(users=1, duration=2.0, warm_up=0.5)
+    found = measure(backend, MODEL, spec, generator=cast(PersistentGenerator, Quick()))
+    assert [row[2] for row in found.server.series] == [4096]
+
+
 def test_server_is_looked_up_once_and_again_after_a_restart(monkeypatch) -> None:
     backend = Backend()
 
