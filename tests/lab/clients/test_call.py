@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 
 from lab.base.errors import LabError
-from lab.clients.call import RECEIVE_SIZE, Reply, _echo, call, main
+from lab.clients.call import Reply, _echo, call, main
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
-from loadtests.sockets.connection import BlockingConnection
+from loadtests.sockets.connection import RECEIVE_SIZE, BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
 from services.protocol import DATAGRAM_SIZE
 from tests.support.ports import closed_port

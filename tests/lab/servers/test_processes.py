@@ -1,5 +1,6 @@
 """Labs of processes: start, end, and no leftovers."""
 
+import json
 import os
 import signal
 import socket
@@ -330,6 +331,22 @@ class Restarting(Processes):
         self.clock.now += 2.0
         if self.errors:
             raise NotReadyError(self.errors.pop(0))
+
+
+def test_up_starts_a_running_model_again_only_with_other_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))  # short, for the paths of sockets
+    backend = Restarting(Clock())
+    monkeypatch.setattr(backend, "is_running", lambda model: model == "prefork")
+    backend.up(["prefork", "plain_socket"])
+    for model, _, settings in backend.spawned:
+        backend._path(model, "json").write_text(json.dumps({"pid": 1, "created": 0, "settings": settings}))
+    backend.up(["prefork", "plain_socket"])
+    monkeypatch.setenv("LAB_MAX_LINE", "77")
+    backend.up(["prefork"])
+    assert [model for model, _, _ in backend.spawned] == ["plain_socket", "prefork", "plain_socket", "prefork"]
+    assert backend.spawned[-1][2]["LAB_MAX_LINE"] == "77"
 
 
 TAKEN = "cannot listen on echo=tcp://127.0.0.1:7: Address already in use"
