@@ -17,6 +17,6 @@ def choose_ui_port(environ: Mapping[str, str]) -> int:
     """
     text = environ.get(ENV_UI_PORT) or str(UI_PORT)
     # `isdigit` is true for a superscript, which is no number.
-    if not text.isdecimal() or not 0 < int(text) < 65536:
+    if not (text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
         raise LabError(f"{ENV_UI_PORT}={text!r} is not a port")
     return int(text)

@@ -67,7 +67,7 @@ class Endpoint:
         if transport in UNIX_TRANSPORTS and rest.startswith("/"):
             return cls(transport, path=rest)
         host, _, port = rest.rpartition(":")
-        if transport in _INET_TRANSPORTS and host and port.isdecimal() and int(port) < 65536:
+        if transport in _INET_TRANSPORTS and host and port.isdecimal() and len(port) < 6 and int(port) < 65536:
             return cls(transport, host.removeprefix("[").removesuffix("]"), int(port))
         raise ValueError(f"{url!r} is not tcp://HOST:PORT, tls://..., udp://..., unix:///PATH or unixgram:///PATH")
 

@@ -52,7 +52,7 @@ def add_page(
 
     def send_figures() -> Response:
         after = request.args.get("after", "0")
-        if not after.isdecimal():
+        if not after.isdecimal() or len(after) > 19:  # int() fails from 4300 digits on
             return Response("after: not the number of a sample\n", 400, mimetype="text/plain")
         answer = {
             "samples": course.since(int(after)),

@@ -126,12 +126,16 @@ async def _obey(text: str) -> str:
     match text.split():
         case ["PING"]:
             return "PONG"
-        case ["SLEEP", number] if number.isdecimal() and int(number) <= routes.LIMITS.sleep_ms:
+        case ["SLEEP", number] if _is_number(number, routes.LIMITS.sleep_ms):
             await asyncio.sleep(int(number) / 1000)
             return "OK"
-        case ["BURN", number] if number.isdecimal() and int(number) <= routes.LIMITS.burn:
+        case ["BURN", number] if _is_number(number, routes.LIMITS.burn):
             return Compute(int(number)).run().decode("ascii")
     return text
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isdecimal() and len(text) < 20 and int(text) <= most  # int() fails from 4300 digits on
 
 
 async def _serve_lifespan(receive: _Receive, send: _Send) -> None:

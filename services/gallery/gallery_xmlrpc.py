@@ -30,10 +30,12 @@ class Handler(SimpleXMLRPCRequestHandler):
 
     def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > LARGEST:
+        # `isdigit` is true for a superscript, which is no number, and int() fails from 4300 digits on.
+        is_number = length.isdecimal()
+        if not is_number or len(length) > 19 or int(length) > LARGEST:
             # The unread body would be taken for the next request.
             self.close_connection = True
-            self.send_error(413 if length.isdigit() else 411)
+            self.send_error(413 if is_number else 411)
             return
         super().do_POST()
 

@@ -232,14 +232,16 @@ class TestXmlRpc:
         assert server.add(1, 1) == 2
 
     @pytest.mark.parametrize(
-        ("length", "status"), [("1048577", 413), ("9" * 30, 413), ("-1", 411), ("x", 411), (None, 411)]
+        ("length", "status"),
+        [(b"1048577", 413), (b"9" * 5000, 413), (b"-1", 411), (b"x", 411), (b"\xb2", 411), (None, 411)],
+        ids=["one more", "5000 digits", "negative", "a word", "a superscript", "none"],
     )
     def test_request_with_an_invalid_length_is_refused(
-        self, talk: Callable[[str, int], Talk], length: str | None, status: int
+        self, talk: Callable[[str, int], Talk], length: bytes | None, status: int
     ) -> None:
         client = talk(XMLRPC, 8000)
-        header = f"Content-Length: {length}\r\n" if length else ""
-        client.say(f"POST /RPC2 HTTP/1.1\r\nHost: {XMLRPC}\r\n{header}")
+        header = b"Content-Length: %b\r\n" % length if length else b""
+        client.say(b"POST /RPC2 HTTP/1.1\r\nHost: %b\r\n%b" % (XMLRPC.encode(), header))
         assert client.hear().startswith(f"HTTP/1.1 {status} ")
 
     @pytest.mark.parametrize("body", [b"", b"<", b"\x00" * 100, b"<methodCall/>", b"<methodResponse/>"])

@@ -107,7 +107,8 @@ def _window(parameters: list[bytes]) -> int:
         if match is None or match[1] in found:
             return 0
         digits = match[2] or match[3]
-        found[match[1]] = None if digits is None else int(digits) if not digits.startswith(b"0") else 0
+        # No window has more digits, and int() fails from 4300 on.
+        found[match[1]] = None if digits is None else int(digits) if re.fullmatch(b"[1-9][0-9]?", digits) else 0
     bits: int | None = zlib.MAX_WBITS
     for name, value in found.items():
         if name in _FLAGS:

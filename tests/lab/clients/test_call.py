@@ -63,6 +63,12 @@ def test_chargen_reads_the_requested_lines(server: dict[tuple[str, str], str], t
     assert value.count(b"\r\n") == 100
 
 
+@pytest.mark.parametrize("count", ["0", "x", "1000001", "9" * 5000], ids=range(4))
+def test_chargen_refuses_another_count(server: dict[tuple[str, str], str], count: str) -> None:
+    with pytest.raises(LabError, match=r"^chargen takes one argument: how many lines to read, 1 to 1000000$"):
+        call("chargen", server["chargen", "tcp"], [count])
+
+
 @pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
 def test_http_gets_a_path(server: dict[tuple[str, str], str], transport: str) -> None:
     where = server["http", transport]
@@ -158,6 +164,12 @@ WRONG = {
     "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a complete reply"),
     "no HTTP": ("http", ["/"], b"+PONG\r\n\r\n", "is not the head of a reply"),
     "half a page": ("http", ["/"], b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "9 bytes were promised, 3 came"),
+    "a page of any size": (
+        "http",
+        ["/"],
+        b"HTTP/1.1 200 OK\r\nContent-Length: 00%b\r\n\r\nabc" % (b"9" * 5000),
+        ": 99999999999999999999 bytes were promised, 3 came",
+    ),
     "more than a page": (
         "http",
         ["/"],

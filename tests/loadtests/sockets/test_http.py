@@ -60,6 +60,7 @@ def test_right_reply_is_complete_at_its_last_byte_and_learned(reply: bytes, size
         (_HEAD + b"Content-Length : 12\r\n\r\n" + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: 12\r\nContent-Length: 13\r\n\r\n" + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: +12\r\n\r\n" + _BODY, WrongBytesError),
+        (_HEAD + b"Content-Length: %b\r\n\r\n" % (b"9" * 5000), WrongBytesError),
         (_HEAD + b"Content-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n", WrongBytesError),
         (_HEAD + b"Transfer-Encoding: gzip\r\n\r\n", WrongBytesError),
         (_HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", WrongBytesError),

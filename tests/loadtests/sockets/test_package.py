@@ -61,7 +61,17 @@ def test_endpoint_parses_a_url_as_the_lab_does(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "tcp://host", "tcp://:7", "tcp://host:x", "tcp://host:65536", "unix://x", "http://h:1"]
+    "url",
+    [
+        "",
+        "tcp://host",
+        "tcp://:7",
+        "tcp://host:x",
+        "tcp://host:65536",
+        f"tcp://h:{'9' * 5000}",
+        "unix://x",
+        "http://h:1",
+    ],
 )
 def test_endpoint_refuses_an_invalid_address(url: str) -> None:
     with pytest.raises(ValueError, match=f"^{url!r} is not tcp://HOST:PORT"):

@@ -162,6 +162,12 @@ def test_echo_returns_its_body(ask: Ask) -> None:
         assert (found.fields["content-type"], found.fields["content-length"]) == (kind, str(len(body)))
 
 
+@pytest.mark.parametrize("ask", ["http.server"], indirect=True)
+@pytest.mark.parametrize("length", ["", "x", "-1", "\N{SUPERSCRIPT TWO}", "9" * 5000], ids=range(5))
+def test_echo_refuses_what_is_no_length(ask: Ask, length: str) -> None:
+    assert ask("POST", "/echo", content_length=length).status == 411
+
+
 @pytest.mark.parametrize("ask", ["wsgi", "asgi"], indirect=True)
 def test_echo_of_a_body_of_unknown_length_has_none(ask: Ask) -> None:
     """A chunked one, whose end the server knows."""
@@ -240,6 +246,7 @@ def test_websocket_echoes_and_obeys(monkeypatch: pytest.MonkeyPatch, slept: list
         ("SLEEP 250", "OK"),
         ("SLEEP 251", "SLEEP 251"),
         ("SLEEP x", "SLEEP x"),
+        ("SLEEP " + "0" * 5000, "SLEEP " + "0" * 5000),
         ("BURN 1", _DIGEST.decode().strip()),
         ("BURN 2", "BURN 2"),
         ("BURN x", "BURN x"),
