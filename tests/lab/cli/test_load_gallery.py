@@ -2,11 +2,13 @@
 
 import ast
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.cli.commands.load_gallery import load_gallery
 from lab.load.gallery import USERS, choose_users
 from lab.servers.catalogue import GALLERY, Catalogue
 from loadtests.targets import TargetError, Targets
@@ -40,3 +42,20 @@ def test_what_loads_models_does_not_see_the_gallery() -> None:
     assert Targets.from_json(json.dumps(rows)).models == ["mine"]
     with pytest.raises(TargetError, match="names no model"):
         Targets.from_json(json.dumps(rows[1:]))
+
+
+@pytest.mark.parametrize(("failures", "code"), [([], 1), ([0, 0], 0), ([0, 2], 1)])
+def test_load_without_a_step_has_not_held_either(
+    monkeypatch: pytest.MonkeyPatch, failures: list[int], code: int
+) -> None:
+    rows = [SimpleNamespace(failures=count) for count in failures]
+    monkeypatch.setattr("lab.cli.commands.load_gallery.run_headless", lambda *_: rows)
+    monkeypatch.setattr("lab.cli.commands.load_gallery.show", lambda shown, *, as_json: None)
+    states = [
+        SimpleNamespace(model="gallery_web", state="running"),
+        SimpleNamespace(model="gallery_ftp", state="exited"),
+    ]
+    lab = SimpleNamespace(backend=SimpleNamespace(gallery=lambda: states, helpers=None))
+    with pytest.raises(SystemExit) as ended:
+        load_gallery.main(["--headless"], obj=lab, standalone_mode=False)
+    assert ended.value.code == code
