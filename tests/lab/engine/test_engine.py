@@ -317,6 +317,11 @@ class TestSockets:
             assert not is_dead_socket(tmp_path / "s")
         assert is_dead_socket(tmp_path / "s")
 
+    def test_socket_that_refuses_for_another_reason_is_left_alone(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(tmp_path / "s"))
+            assert not is_dead_socket(tmp_path / "s")
+
     def test_path_that_is_not_a_socket_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert not is_dead_socket(tmp_path / "file")
