@@ -3,6 +3,7 @@
 Not by `ssl.SSLSocket`, which can neither end one half of a connection nor say how much of its data has left.
 """
 
+import math
 import os
 import select
 import socket
@@ -213,13 +214,15 @@ class TlsStream:
         """Wait for something to receive; meanwhile send what is left."""
         while True:
             timeout = self._apply_timeout()
-            readable, writable, _ = select.select([self._socket], [self._socket] if self._unsent else [], [], timeout)
-            if writable:
+            poll = select.poll()  # `select` takes no descriptor above 1023
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            events = sum(found for _, found in poll.poll(timeout if timeout is None else math.ceil(timeout * 1000)))
+            if events & select.POLLOUT:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
-            if readable:
+            if events & ~select.POLLOUT:  # something to receive, an end, or an error, which comes with it
                 self._pipe.feed()
                 return
-            if not writable:
+            if not events:
                 raise TimeoutError
 
     def _flush(self) -> None:

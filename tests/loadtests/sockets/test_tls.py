@@ -1,10 +1,12 @@
 """The lab's clients over TLS: which CA they trust, and what they offer."""
 
+import os
+import resource
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,22 @@ def test_half_close_leaves_the_other_half_open(serve: Callable[[str], Address]) 
         link.half_close()  # the server reads to this end, and then closes without its own close_notify
         with pytest.raises(WrongAnswerError, match="within TLS"):
             link.receive()
+
+
+def test_client_with_a_thousand_descriptors_is_served(serve: Callable[[str], Address]) -> None:
+    """`select` takes none above 1023."""
+    where = serve("good")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        if soft < 2048:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1024):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        link = stack.enter_context(BlockingConnection(where, timeout=20))
+        assert link.socket.fileno() > 1023
+        link.send(b"PING\r\n")
+        assert link.receive() == b"+PONG\r\n"
 
 
 def test_stream_takes_no_more_while_the_server_reads_nothing(certificates: Path) -> None:
