@@ -90,6 +90,7 @@ class Thread:
         for file in (self.state_file, self.schedule_file):
             if file >= 0:
                 os.close(file)
+        self.state_file = self.schedule_file = -1
 
 
 def open_state(root: str) -> tuple[int, str]:

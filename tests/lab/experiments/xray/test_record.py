@@ -292,6 +292,22 @@ def test_sampler_sees_threads_that_come_later() -> None:
         late.join()
 
 
+@pytest.fixture(autouse=True)
+def _close_files_of_samplers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A sampler keeps two files open for each thread of the tests' own process."""
+    made: list[sampler.Sampler] = []
+
+    class Closed(sampler.Sampler):
+        def __init__(self, pid: int) -> None:
+            super().__init__(pid)
+            made.append(self)
+
+    monkeypatch.setattr(sampler, "Sampler", Closed)
+    yield
+    for thread in [thread for one in made for thread in one.threads.values()]:
+        thread.close()
+
+
 def see_schedule(thread: sampler.Thread, path: Path, *lines: str) -> None:
     """Let a thread have these lines for its schedstat, one at each look, and look once for each."""
     made_up = os.open(path, os.O_RDWR | os.O_CREAT)
