@@ -236,3 +236,28 @@ def test_selector_has_all_listeners_and_the_stop_signal(stop: StopSignal) -> Non
             **{each.socket.fileno(): (each, selectors.EVENT_READ) for each in listeners},
             stop.fileno(): (None, selectors.EVENT_READ),
         }
+
+
+def test_client_is_counted_from_its_accept_to_the_end_of_its_conversation(stop: StopSignal) -> None:
+    conversations = Conversations()
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0", "echo=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as listeners:
+        for listener in listeners:
+            assert conversations.take(listener, stop) is None  # nobody is there
+            assert len(conversations) == 0
+            kind = socket.SOCK_DGRAM if listener.is_datagram else socket.SOCK_STREAM
+            with socket.socket(socket.AF_INET, kind) as client:
+                client.settimeout(20)
+                client.connect(listener.socket.getsockname())
+                client.sendall(b"hello")
+                if kind == socket.SOCK_STREAM:
+                    client.shutdown(socket.SHUT_WR)
+                select.select([listener.socket], [], [], 20)
+                hold = conversations.take(listener, stop)
+                assert hold is not None
+                assert len(conversations) == 1
+                hold()
+                assert len(conversations) == 0
+                assert client.recv(100) == b"hello"
+                if kind == socket.SOCK_STREAM:
+                    assert client.recv(100) == b""  # it is closed
