@@ -99,11 +99,12 @@ class Server:
 
     def _others(self) -> list[psutil.Process]:
         """Return the processes of the server's session except the main one, zombies included."""
-        return [
-            process
-            for process in psutil.process_iter()
-            if process.pid != self.process.pid and _session(process.pid) == self.process.pid
-        ]
+        others = []
+        for pid in psutil.pids():
+            if pid != self.process.pid and _session(pid) == self.process.pid:
+                with suppress(psutil.NoSuchProcess):  # it has just ended
+                    others.append(psutil.Process(pid))
+        return others
 
 
 def _session(pid: int) -> int:

@@ -1,6 +1,7 @@
 """What a model promises, over HTTP and WebSocket: a drain that loses nothing, and a word when it is full."""
 
 import select
+from contextlib import ExitStack
 
 import pytest
 
@@ -22,24 +23,29 @@ def wait_for_drain(address: Address) -> None:
     wait_until(lambda: not listens(address))
 
 
-@pytest.mark.parametrize("transport", STREAMS)
-def test_drain_answers_what_has_come_and_says_close(start, transport: str, unit: float) -> None:
-    # On a busy machine the sleep may be over before the server drains: then another one, which is longer.
-    for milliseconds in (5000 * unit, 15_000 * unit, 40_000 * unit):
-        with start() as server, server.connect("http", transport) as connection:
-            link = HttpLink(connection)
-            link.send(get("/ping") + get(f"/sleep/{milliseconds:.0f}") + get("/stream/2"))
-            replies = [link.read()]  # so the rest has come as well, in the same segment
-            server.terminate()
-            wait_for_drain(server.address("http", transport))
-            is_in_time = not select.select([connection.socket], [], [], 0)[0]
-            replies += [link.read(), link.read()]
-            assert [reply.body if reply else None for reply in replies[:2]] == [b"PONG\n", b"OK\n"]
-            assert link.read() is None
-            assert server.wait_end() == 0
-        if is_in_time:
-            break
-    assert [reply.fields.get("connection") for reply in replies if reply] == [None, None, "close"]
+def test_drain_answers_what_has_come_and_says_close(start, unit: float, is_sequential: bool) -> None:
+    """Over each transport; at once, if the model serves clients at once."""
+    for transports in [(each,) for each in STREAMS] if is_sequential else [STREAMS]:
+        # On a busy machine the sleep may be over before the server drains: then another one, which is longer.
+        for milliseconds in (5000 * unit, 15_000 * unit, 40_000 * unit):
+            with start(LAB_WORKERS=str(len(STREAMS))) as server, ExitStack() as stack:
+                links = [HttpLink(stack.enter_context(server.connect("http", each))) for each in transports]
+                replies = []
+                for link in links:
+                    link.send(get("/ping") + get(f"/sleep/{milliseconds:.0f}") + get("/stream/2"))
+                    replies.append([link.read()])  # so the rest has come as well, in the same segment
+                server.terminate()
+                wait_for_drain(server.address("http", transports[0]))
+                is_in_time = not select.select([link.link.socket for link in links], [], [], 0)[0]
+                for link, received in zip(links, replies, strict=True):
+                    received += [link.read(), link.read()]
+                    assert [reply.body if reply else None for reply in received[:2]] == [b"PONG\n", b"OK\n"]
+                    assert link.read() is None
+                assert server.wait_end() == 0
+            if is_in_time:
+                break
+        for received in replies:
+            assert [reply.fields.get("connection") for reply in received if reply] == [None, None, "close"]
 
 
 def test_drain_closes_a_connection_that_is_kept_alive(start) -> None:

@@ -27,14 +27,18 @@ def ping(server: Server, transport: str = "tcp") -> bytes:
         return link.receive()
 
 
-@pytest.mark.parametrize("transport", STREAMS)
-def test_sigterm_lets_a_request_in_flight_finish(start, transport: str, unit: float) -> None:
-    with start() as server, server.connect(transport=transport) as link:
-        link.send(b"PING\r\nSLEEP %d\r\nECHO last\r\n" % (5000 * unit))
-        assert link.receive() == b"+PONG\r\n"  # so the rest has come as well, in the same segment
-        server.terminate()
-        assert read_all(link) == b"+OK\r\n$4\r\nlast\r\n"
-        assert server.wait_end() == 0
+def test_sigterm_lets_a_request_in_flight_finish(start, unit: float, is_sequential: bool) -> None:
+    """Over each transport; at once, if the model serves clients at once."""
+    for transports in [(each,) for each in STREAMS] if is_sequential else [STREAMS]:
+        with start(LAB_WORKERS=str(len(STREAMS))) as server, ExitStack() as stack:
+            links = [stack.enter_context(server.connect(transport=each)) for each in transports]
+            for link in links:
+                link.send(b"PING\r\nSLEEP %d\r\nECHO last\r\n" % (5000 * unit))
+                assert link.receive() == b"+PONG\r\n"  # so the rest has come as well, in the same segment
+            server.terminate()
+            for link in links:
+                assert read_all(link) == b"+OK\r\n$4\r\nlast\r\n"
+            assert server.wait_end() == 0
 
 
 def test_sigterm_closes_whoever_is_silent(start) -> None:
