@@ -218,6 +218,18 @@ def test_plain_text_is_refused_at_its_first_byte(
     ]
 
 
+def test_first_byte_of_any_record_is_left_to_tls_itself(certificates: Path) -> None:
+    """RFC 8446, section 5.1: change_cipher_spec, alert, handshake, application_data; and heartbeat, of RFC 6520."""
+    secure = open_layer({"LAB_TLS_CERT": str(certificates / "server.pem")})
+    waits = []
+    for first in range(256):
+        server = secure(Connection("echo"), "somebody")
+        server.receive_data(bytes([first]))
+        if server.next_event() is None:  # for the rest of the record
+            waits.append(first)
+    assert waits == [20, 21, 22, 23, 24]
+
+
 def test_record_out_of_turn_is_refused_by_tls_itself(server: SecureConnection) -> None:
     server.receive_data(b"\x17\x03\x03\x00\x05hello")
     said, has_ended = end_of(server)

@@ -4,13 +4,16 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from services.protocol import Limits
 from services.serving import asyncio_transports
 from services.serving.asyncio_transports import Acceptor, accept_until_stopped
+from services.serving.listeners import Listener, open_listeners, parse_listens
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), asyncio.CancelledError()])
@@ -91,3 +94,69 @@ def test_turn_of_the_loop_accepts_no_more_than_it_may() -> None:
     acceptor._accept_again = None
     Acceptor._accept(cast(Any, acceptor))
     assert connected == ["a client"] * 3
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(), lambda: "") as listeners:
+        yield listeners[0]
+
+
+def is_watched(listener: Listener) -> bool:
+    """Return whether the running loop accepts; it no longer does so afterwards."""
+    return asyncio.get_running_loop().remove_reader(listener.socket)
+
+
+def test_acceptor_pauses_in_a_shortage_and_then_accepts_again(listener: Listener) -> None:
+    """The socket stays readable, so a loop that watched it would do nothing else."""
+    calls: list[tuple[float, object]] = []
+
+    async def run() -> None:
+        acceptor = Acceptor(listener, asyncio.Protocol, at_once=1)
+        loop = acceptor._loop
+        shortage = SimpleNamespace(pause=0.25, look=None)
+        failing = SimpleNamespace(accept=lambda: None, shortage=shortage, socket=listener.socket)
+        timers = SimpleNamespace(call_later=lambda *call: calls.append(call), remove_reader=loop.remove_reader)
+        acceptor._listener, acceptor._loop = cast(Any, failing), cast(Any, timers)
+        acceptor._accept()
+        assert calls[0] == (0.25, acceptor._accept_again)
+        assert not is_watched(listener)
+        acceptor._listener, acceptor._loop = listener, loop
+        acceptor._accept_again()
+        assert is_watched(listener)
+
+    asyncio.run(run())
+
+
+def test_acceptor_that_is_closed_in_a_shortage_forgets_it(listener: Listener) -> None:
+    """Nothing is accepted any more: no line says that the shortage is over, and no timer watches a closed socket."""
+
+    async def run() -> None:
+        acceptor = Acceptor(listener, asyncio.Protocol, at_once=1)
+        listener.shortage.failed("no descriptor")
+        acceptor.close()
+        assert not listener.shortage
+        assert listener.socket.fileno() == -1
+        acceptor._accept_again()
+
+    asyncio.run(run())
+
+
+def test_acceptor_keeps_nothing_of_a_client_that_has_its_protocol(listener: Listener) -> None:
+    async def run() -> None:
+        made = asyncio.Event()
+
+        class Client(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                transport.close()
+                made.set()
+
+        acceptor = Acceptor(listener, Client, at_once=1)
+        with socket.create_connection(listener.socket.getsockname()):
+            await made.wait()
+            await acceptor.wait_arrived()
+            await asyncio.sleep(0)
+            assert not acceptor._arriving
+        acceptor.close()
+
+    asyncio.run(run())

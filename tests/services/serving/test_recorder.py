@@ -233,6 +233,21 @@ def test_numbers_of_kinds_are_those_of_the_format() -> None:
     assert [note.kind for note in parse(pack_header(1, 13, has_gil=True) + notes).notes] == kinds
 
 
+def test_file_is_for_its_user_alone_and_keeps_nothing_of_an_older_one(tmp_path: Path) -> None:
+    """A recording tells who asked for what. In a container, the next run has the same process number."""
+    path = tmp_path / f"a_model-{os.getpid()}.xray"
+    path.write_bytes(pack_header(1, 9, has_gil=True) + NOTE.pack(5, 1, Kind.ASKS << 48) * 9)
+    Recorder(str(tmp_path), "a_model", has_gil=True)
+    assert path.stat().st_size == HEADER.size
+    path.unlink()
+    before = os.umask(0)
+    try:
+        Recorder(str(tmp_path), "a_model", has_gil=True)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_torn_note_is_left_out() -> None:
     whole = NOTE.pack(5, 1, Kind.ASKS << 48 | 7 << 24)
     torn = NOTE.pack(6, 1, 0)

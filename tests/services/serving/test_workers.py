@@ -1,17 +1,22 @@
 """How the parent of workers ends: whether all conversations have ended by themselves, which is its exit code."""
 
 import errno
+import logging
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from lab.base.paths import ROOT
+from services.protocol import Address, Limits, Transport
 from services.serving import workers
 from services.serving.accepting import FIRST_PAUSE, Shortage
+from services.serving.listeners import open_listeners, parse_listens
 from services.serving.workers import Workers
 from tests.support.fakes import Clock
 
@@ -144,3 +149,52 @@ def test_worker_that_cannot_be_forked_is_tried_again_after_a_pause(monkeypatch: 
     clock.now += FIRST_PAUSE
     parent._start_due(cast(Any, None), os.getpid())
     assert parent._due[0] == clock.now + 2 * FIRST_PAUSE
+
+
+def test_worker_that_lived_less_than_a_second_is_replaced_a_second_after_its_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that lived longer is replaced at once. Whoever counts clients is told the number of each that has ended."""
+    caplog.set_level(logging.DEBUG)
+    clock = Clock()
+    forked = iter([71, 72, 73])
+    ended: dict[int, int] = {71: signal.SIGKILL}
+    told: list[int] = []
+    monkeypatch.setattr(workers, "time", clock)
+    monkeypatch.setattr(os, "fork", lambda: next(forked))
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: (pid, ended[pid]) if pid in ended else (0, 0))
+    parent = Workers.__new__(Workers)
+    parent._due, parent._started, parent._pids = dict.fromkeys(range(3), 0.0), [0.0] * 3, {}
+    parent._shortage, parent._on_end = Shortage(clock.monotonic), told.append
+    parent._start_due(cast(Any, None), os.getpid())
+    assert (parent._pids, parent._due, parent._next()) == ({71: 0, 72: 1, 73: 2}, {}, None)
+    clock.now = 100.75
+    assert parent._collect() == [-signal.SIGKILL]
+    clock.now, ended[72] = 101.0, 0
+    assert parent._collect() == [0]
+    assert (parent._pids, told) == ({73: 2}, [0, 1])
+    assert (parent._due, parent._next()) == ({0: 101.75, 1: 101.0}, 101.0)
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "worker 0 (process 71) ended by signal 9"),
+        ("DEBUG", "worker 1 (process 72) ended with exit code 0"),
+    ]
+
+
+@pytest.mark.parametrize("reuse_port", [0, 1])
+def test_each_worker_has_sockets_of_its_own_for_tcp_and_tls(tmp_path: Path, reuse_port: int) -> None:
+    """With `LAB_REUSEPORT`. Only TCP knows it, and what is below TLS is TCP."""
+    where = ["tcp://127.0.0.1:0", "tcp://127.0.0.1:0", "udp://127.0.0.1:0", f"unix://{tmp_path}/echo.sock"]
+    wanted = parse_listens([f"echo={each}" for each in where], "m")
+    with open_listeners(wanted, Limits(reuse_port=reuse_port), lambda: "") as listeners:
+        port = listeners[1].address.port
+        listeners[1] = replace(listeners[1], address=Address(Transport.TLS, host="127.0.0.1", port=port))
+        parent = Workers(listeners, 3, lambda number, listeners: True)
+        with parent._resources:
+            first, *others = parent._listeners
+            assert first == listeners
+            for other in others:
+                pairs = list(zip(first, other, strict=True))
+                is_own = [theirs.socket is not ours.socket for ours, theirs in pairs]
+                assert is_own == [bool(reuse_port), bool(reuse_port), False, False]
+                assert all(theirs.socket.getsockname() == ours.socket.getsockname() for ours, theirs in pairs)
+            assert len({id(own[1].socket) for own in parent._listeners}) == (3 if reuse_port else 1)
