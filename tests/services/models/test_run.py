@@ -121,12 +121,13 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert len(ways) == len(description["listeners"]) == 23
         with server.connect() as link:
             link.send(b"INFO\r\n")
-            info = link.receive()
+            info, client = link.receive(), link.socket.getsockname()
         # Its bounds: how long a client may be silent, what it can cost, how many there may be, and what then.
         for line in ("bulk:1234", "idle:300.0", "connections:12000", f"when_full:{description['when_full']}"):
             assert f"{line}\r\n".encode() in info
         assert b"connection_bytes:%d\r\n" % description["limits"]["connection_bytes"] in info
         assert b"gil_enabled:%d\r\n" % description["gil"] in info
+        assert "\r\npeer:{}:{}\r\n".format(*client).encode() in info
 
 
 def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +138,9 @@ def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(services.run, "time", SimpleNamespace(monotonic=lambda: 1012.9))
     lines = info().split("\r\n")
     assert "uptime_in_seconds:12" in lines
+    for has_gil in (False, True):
+        monkeypatch.setattr(services.run, "has_gil", lambda has_gil=has_gil: has_gil)
+        assert f"gil_enabled:{int(has_gil)}\r\n" in info()
     assert {"model:mine", f"process_id:{os.getpid()}", "when_full:refuse", "idle:7.0"} <= set(lines)
     monkeypatch.setattr(os, "getpid", lambda: 7)
     assert "process_id:7\r\n" in info()

@@ -305,6 +305,11 @@ def test_turn_ends_though_each_record_is_read_by_itself(certificates: Path) -> N
     server.receive_data(client.outgoing.read())
     events = [type(event) for event in iter(server.next_event, None)]
     assert events == [*[Send] * 4, GiveWay, *[Send] * 4, GiveWay, Send]
+    # It was asked to read more, and that lets others run: the turn begins again.
+    for _ in range(4):
+        client.tls.write(b"PING\r\n")
+    server.receive_data(client.outgoing.read())
+    assert [type(event) for event in iter(server.next_event, None)] == [Send] * 4 + [GiveWay]
 
 
 @pytest.mark.parametrize("at_eof", [True, False])

@@ -151,6 +151,23 @@ def test_oldest_notes_are_overwritten(tmp_path: Path) -> None:
     ]
 
 
+def test_last_requests_are_kept_of_a_server_that_only_answers(recorder: Recorder, tmp_path: Path) -> None:
+    """It writes nothing, and its memory does not grow: 256 requests, and the size of each tells which."""
+    connection = recorder.wrap(Connection("discard"), 1)
+    for size in range(1, 301):
+        connection.receive_data(bytes(size))
+        assert connection.next_event() is None
+    (trace,) = read(tmp_path, recorder)
+    assert [note.value for note in trace.notes if note.kind is Kind.RECEIVED] == list(range(45, 301))
+
+
+def test_number_of_a_connection_begins_again_where_its_field_ends(recorder: Recorder, tmp_path: Path) -> None:
+    recorder._next_number = lambda: (2 << 24) + 5
+    recorder.wrap(Connection("discard"), 1)
+    (trace,) = read(tmp_path, recorder)
+    assert outline(trace) == [(Kind.OPENED, 5, 1)]
+
+
 def test_notes_are_written_before_the_server_sleeps_computes_or_closes(recorder: Recorder, tmp_path: Path) -> None:
     """A worker ends by `os._exit`, and a killed server without any last words."""
     connection = recorder.wrap(Connection("command"), 1)

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pytest
 
+from services.models import socketserver_forking
+from services.models.socketserver_forking import ForkingTCPServer
 from services.protocol import Limits, Transport
 from services.serving.accepting import Shortage
 from services.serving.blocking import StopSignal
@@ -203,3 +205,26 @@ def test_server_of_the_library_has_the_socket_of_the_listener(url: str) -> None:
         server.finish_request(request, "address")
         kind, given = ("datagram", b"x") if listener.is_datagram else ("stream", listener.socket)
         assert served == [(kind, listener, given, "address")]
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("has_parent", [True, False])
+def test_forked_child_keeps_no_port_and_takes_no_signal_of_its_parents(
+    monkeypatch: pytest.MonkeyPatch, has_parent: bool
+) -> None:
+    """Its alarm would end it, with a line in the log, when its parent decides the same; then nobody knows who did."""
+    served: list[object] = []
+    monkeypatch.setattr(socketserver_forking, "die_with", lambda parent: has_parent and parent == 7)
+    server = ForkingTCPServer.__new__(ForkingTCPServer)
+    server.parent = 7
+    server.RequestHandlerClass = cast(Any, lambda *request: served.append(request[:2]))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with socket.socket() as listening, socket.socket() as wakeup:
+        server.listening = [listening]
+        wakeup.setblocking(False)
+        descriptor = wakeup.fileno()
+        signal.set_wakeup_fd(descriptor)
+        server.finish_request("a client", "its address")
+        assert signal.set_wakeup_fd(-1) == (-1 if has_parent else descriptor)
+        assert (listening.fileno() == -1, served) == (has_parent, [("a client", "its address")] * has_parent)
+    assert (signal.getsignal(signal.SIGALRM) is signal.SIG_IGN) is has_parent
