@@ -209,6 +209,16 @@ class TestWeb:
                 assert response.read() == b"visits %d\n" % visit
         assert {cookie.name: cookie.value for cookie in jar} == {"visits": "3", "flavour": '"chocolate chip"'}
 
+    def test_cookies_say_how_long_and_for_whom_they_are(self) -> None:
+        with closing(http.client.HTTPConnection(WEB, timeout=PATIENCE)) as client:
+            client.request("GET", "/cgi-bin/cookies.py", headers={"Cookie": "visits=7; flavour=vanilla"})
+            response = client.getresponse()
+            assert response.read() == b"visits 8\n"
+            assert {tuple(sorted(value.split("; "))) for value in response.headers.get_all("Set-Cookie", [])} == {
+                ("HttpOnly", "flavour=vanilla"),
+                ("Max-Age=3600", "Path=/cgi-bin/", "visits=8"),
+            }
+
     def test_robots(self) -> None:
         robots = RobotFileParser(f"http://{WEB}/robots.txt")
         robots.read()
@@ -271,6 +281,7 @@ class TestWeb:
         ("query", "status", "content"),
         [
             ("seconds=0.1", 200, b"waited 0.1 s\n"),
+            ("seconds=0", 200, b"waited 0 s\n"),
             ("seconds=31", 400, None),
             ("seconds=x", 400, None),
             ("seconds=nan", 400, None),

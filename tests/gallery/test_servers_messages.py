@@ -221,14 +221,16 @@ class TestNews:
 
 
 class TestSmtpd:
-    def test_mail_for_its_domain_is_accepted(self, name: str) -> None:
+    @pytest.mark.parametrize("domain", [DOMAIN, DOMAIN.upper()])
+    def test_mail_for_its_domain_is_accepted(self, name: str, domain: str) -> None:
+        """Domains are the same in capitals and in small letters, RFC 5321, section 2.4."""
         with smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE) as client:
             client.ehlo()
             client.mail(f"ann@{DOMAIN}")
-            client.rcpt(f"bob@{DOMAIN}")
+            client.rcpt(f"bob@{domain}")
             code, said = client.data(compose(name).as_bytes())
             assert (code, said.startswith(b"2.0.0 accepted: ")) == (250, True)
-            assert said.endswith(b"bytes for bob@gallery.test")
+            assert said.decode().endswith(f"bytes for bob@{domain}")
 
     @pytest.mark.parametrize("address", ["x@example.com", "x@gallery.test.example.com", "nobody"])
     def test_server_does_not_relay(self, address: str) -> None:

@@ -115,6 +115,22 @@ class TestAsynchat:
         assert second.hear() == "Good-bye."
         assert second.hear() == ""
 
+    def test_line_ends_with_one_end_of_line_whatever_it_came_with(self, talk: Callable[[str, int], Talk]) -> None:
+        member, number = self.enter(talk)
+        for end in (b"\n", b"\r\n"):
+            member.link.sendall(b"hello" + end)
+            heard = b""
+            while not heard.endswith(b"\n"):
+                heard += member.link.recv(100)
+            assert heard == f"{number}: hello\r\n".encode()
+
+    def test_client_that_has_left_says_nothing_more(self, talk: Callable[[str, int], Talk]) -> None:
+        first, _ = self.enter(talk)
+        second, number = self.enter(talk)
+        first.link.sendall(b"/quit\r\nI am still here\r\n")
+        assert first.hear() == "Good-bye."
+        assert second.ask("alone") == f"{number}: alone"
+
     def test_data_of_a_given_length_is_not_a_line(self, talk: Callable[[str, int], Talk]) -> None:
         member, _ = self.enter(talk)
         data = b"\r\n/quit\r\n\x00" * 1000
@@ -122,6 +138,19 @@ class TestAsynchat:
         member.link.sendall(data)
         assert member.hear() == f"{len(data)} bytes, CRC-32 {zlib.crc32(data):08x}"
         assert member.ask("/who").endswith(" here")
+
+    def test_data_is_summed_up_over_its_pieces(self, talk: Callable[[str, int], Talk]) -> None:
+        """The largest number of bytes that is allowed, and no read gives so many."""
+        member, _ = self.enter(talk)
+        data = bytes(range(256)) * 4096
+        member.say(f"/count {len(data)}")
+        member.link.sendall(data)
+        assert member.hear() == f"1048576 bytes, CRC-32 {zlib.crc32(data):08x}"
+
+    def test_longest_line_is_a_line(self, talk: Callable[[str, int], Talk]) -> None:
+        member, number = self.enter(talk)
+        member.link.sendall(b"x" * 4096 + b"\n")
+        assert member.hear() == f"{number}: {'x' * 4096}"
 
     @pytest.mark.parametrize(
         "line", ["/count", "/count x", "/count 0", "/count -1", "/count 1048577", "/count 1 2", "/count ²"]
@@ -243,6 +272,16 @@ class TestXmlRpc:
         header = b"Content-Length: %b\r\n" % length if length else b""
         client.say(b"POST /RPC2 HTTP/1.1\r\nHost: %b\r\n%b" % (XMLRPC.encode(), header))
         assert client.hear().startswith(f"HTTP/1.1 {status} ")
+        assert client.hear_all()  # to the end: the unread body would be taken for the next request
+
+    def test_largest_request_is_answered_and_its_connection_kept(self, talk: Callable[[str, int], Talk]) -> None:
+        body = call("system.listMethods").encode()
+        client = talk(XMLRPC, 8000)
+        for size in (1_048_576, len(body)):
+            client.say(b"POST /RPC2 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % size)
+            client.link.sendall(body + b" " * (size - len(body)))
+            assert client.hear() == "HTTP/1.1 200 OK"
+            assert "<value><string>system.listMethods</string></value>" in client.hear_until("</methodResponse>")
 
     @pytest.mark.parametrize("body", [b"", b"<", b"\x00" * 100, b"<methodCall/>", b"<methodResponse/>"])
     def test_malformed_call_is_refused(self, server: ServerProxy, body: bytes) -> None:
@@ -252,9 +291,10 @@ class TestXmlRpc:
                 xmlrpc.client.loads(client.getresponse().read())
         assert server.add(1, 1) == 2
 
-    def test_other_paths_are_404(self) -> None:
+    @pytest.mark.parametrize("path", ["/", "/elsewhere"])
+    def test_other_paths_are_404(self, path: str) -> None:
         with closing(http.client.HTTPConnection(XMLRPC, 8000, timeout=PATIENCE)) as client:
-            client.request("POST", "/elsewhere", call("add"))
+            client.request("POST", path, call("add"))
             assert client.getresponse().status == 404
 
     def test_slow_client_does_not_block_others(self, server: ServerProxy, talk: Callable[[str, int], Talk]) -> None:

@@ -5,16 +5,18 @@ import http.client
 import io
 import json
 import platform
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from services.apps import asgi, routes, threading_http_server, wsgi
-from services.protocol import Connection, Send
+from services.apps import asgi, routes, threading_http_server, wsgi, wsgiref_server
+from services.protocol import Connection, Limits, Send
 from tests.support.events import next_event
 
 _DIGEST = b"66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925\n"
@@ -313,3 +315,88 @@ def test_pause_between_events_is_that_of_the_query(query: str, seconds: float) -
 
 def test_pause_between_events_has_a_limit() -> None:
     assert routes.read_pause("every=999999999") == 60.0
+
+
+PING = b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "bodies"),
+    [
+        # The whole body, and nothing of the request behind it.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" + PING, 200, [b"abc", b"PONG\n"]),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc" + PING, 200, [b"abc"]),
+        # A body that nobody reads would be taken for the next request.
+        (
+            b"POST /ping HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(PING) + PING,
+            405,
+            [b"method not allowed\n"],
+        ),
+        (
+            b"POST /ping HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + PING,
+            405,
+            [b"method not allowed\n"],
+        ),
+        # HTTP/1.0 knows no chunks: the end of the connection is the end of the body, though the client would keep it.
+        (b"GET /stream/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + PING, 200, [bytes(range(32, 104)) + b"\r\n"]),
+    ],
+    ids=["pipeline", "close", "unread", "unread-chunks", "HTTP/1.0"],
+)
+def test_http_server_takes_no_part_of_a_body_for_a_request(
+    port: int, request_: bytes, status: int, bodies: list[bytes]
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+        link.sendall(request_)
+        said = b"".join(iter(lambda: link.recv(65536), b""))
+    replies = said.split(b"HTTP/1.1 ")[1:]
+    assert int(replies[0][:3]) == status
+    assert [reply.partition(b"\r\n\r\n")[2] for reply in replies] == bodies
+
+
+def test_http_server_sends_a_reply_at_once_and_as_one() -> None:
+    """Head and body in two writes would wait for the client's delayed ACK."""
+    seen: list[tuple[int, bool]] = []
+
+    class Handler(threading_http_server.Handler):
+        def handle(self) -> None:
+            option = self.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            seen.append((option, isinstance(self.wfile, io.BufferedWriter)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, peer = listening.accept()
+        with accepted:
+            Handler(accepted, peer, cast(Any, SimpleNamespace()))
+    assert seen == [(1, True)]
+
+
+@pytest.mark.parametrize("module", [threading_http_server, wsgiref_server])
+def test_servers_of_the_library_have_the_models_backlog_and_end_in_order(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert module.Server.request_queue_size == Limits().backlog
+    opened: list[Any] = []
+
+    class Server:
+        def __init__(self, *arguments: object) -> None:
+            opened.append(arguments)
+
+        def __enter__(self) -> "Server":
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            opened.append("closed")
+
+        def serve_forever(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    own = (module.Server, module.Handler)
+    monkeypatch.setattr(module, "Server" if module is threading_http_server else "make_server", Server)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 0
+    where = (("", 8080), own[1]) if module is threading_http_server else ("", 8080, wsgi.application, *own)
+    assert opened == [where, "closed"]
