@@ -41,14 +41,16 @@ class Connected(Message):
 def connect_all(address: Address, count: int) -> list[socket.socket]:
     """Open connections at the same time; after three seconds the unaccepted ones stay in the backlog.
 
-    All connect to the same address of the host: the first one that accepts at least one connection.
+    All connect to the same address of the host: the first one that accepts at least one connection. The addresses
+    share the three seconds.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + _SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + _SPARE, hard), hard))
     places = find_addresses(address.host, address.port, socket.SOCK_STREAM)
+    deadline = time.monotonic() + _CONNECT_SECONDS
     for number, place in enumerate(places):
-        clients = _connect_to(place, count, _CONNECT_SECONDS / (len(places) - number))
+        clients = _connect_to(place, count, (deadline - time.monotonic()) / (len(places) - number))
         if any(map(_is_connected, clients)):
             remember(address.host, address.port, socket.SOCK_STREAM, place)
             break

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from lab.base.errors import LabError
-from lab.clients.call import Reply, _echo, call, main
+from lab.clients.call import Reply, Value, _echo, call, main
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
@@ -61,6 +61,7 @@ def test_chargen_reads_the_requested_lines(server: dict[tuple[str, str], str], t
     value = call("chargen", server["chargen", transport], ["100"]).value
     assert isinstance(value, bytes)
     assert value.count(b"\r\n") == 100
+    assert call("chargen", server["chargen", transport]).value == value[: 3 * 74]  # the default
 
 
 @pytest.mark.parametrize("count", ["0", "x", "1000001", "9" * 5000], ids=range(4))
@@ -69,11 +70,35 @@ def test_chargen_refuses_another_count(server: dict[tuple[str, str], str], count
         call("chargen", server["chargen", "tcp"], [count])
 
 
+@pytest.mark.parametrize(
+    ("service", "arguments", "message"),
+    [
+        ("greet", ["x"], "greet takes no arguments"),
+        ("command", [], "command takes a request, for example: PING"),
+        ("chargen", ["1", "2"], "chargen takes one argument: how many lines to read, 1 to 1000000"),
+        ("http", ["/ping", "/info"], "http takes one argument: a path, for example /ping"),
+        ("http", ["ping"], "http takes one argument: a path, for example /ping"),
+    ],
+)
+def test_other_arguments_are_refused(
+    server: dict[tuple[str, str], str], service: str, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(LabError, match=f"^{message}$"):
+        call(service, server[service, "tcp"], arguments)
+
+
+def test_argument_that_is_not_utf8_is_sent_as_its_bytes(server: dict[tuple[str, str], str]) -> None:
+    """As Python takes it from a command line."""
+    assert call("echo", server["echo", "tcp"], ["\udcff", "ä"]).value == b"\xff \xc3\xa4"
+
+
 @pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
 def test_http_gets_a_path(server: dict[tuple[str, str], str], transport: str) -> None:
     where = server["http", transport]
     assert call("http", where).value == b"PONG\n"
     assert len(call("http", where, ["/stream/100"]).value or b"") == 7400  # type: ignore[arg-type]  # it is bytes
+    for size in (0, 100):  # each is promised by a Content-Length
+        assert len(call("http", where, [f"/blob/{size}"]).value or b"") == size  # type: ignore[arg-type]  # it is bytes
     reply = call("http", where, ["/nothing"])
     assert (reply.value, reply.is_error) == (b"there is no '/nothing' here\n", True)
 
@@ -114,7 +139,22 @@ def test_resp_errors_and_types_are_shown(server: dict[tuple[str, str], str]) -> 
     assert error.text().startswith("(error) ERR SLEEP takes")
     assert call("command", address, ["COMMAND", "COUNT"]).text().startswith("(integer) ")
     assert call("command", address, ["CLIENT", "GETNAME"]).text() == "(nil)"
-    assert Reply([b"a", [1, None]], False, 0.0).text() == "1) a\n2) 1) (integer) 1\n   2) (nil)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"one\r\ntwo\r\n", "one\ntwo"),
+        (b"\xff", "\\xff"),
+        ([], "(empty array)"),
+        ([b"a", [1, None]], "1) a\n2) 1) (integer) 1\n   2) (nil)"),
+        ([[[1, 2], 3], 4], "1) 1) 1) (integer) 1\n      2) (integer) 2\n   2) (integer) 3\n2) (integer) 4"),
+        ([b"a"] * 10, "".join(f" {number}) a\n" for number in range(1, 10)) + "10) a"),
+    ],
+    ids=["lines", "not utf-8", "empty", "nested", "nested twice", "ten"],
+)
+def test_answer_is_shown_as_redis_cli_does(value: Value, text: str) -> None:
+    assert Reply(value, False, 0.0).text() == text
 
 
 def test_unix_datagram_client_leaves_no_reply_path(server: dict[tuple[str, str], str]) -> None:
@@ -195,7 +235,7 @@ def test_wrong_answer_names_the_difference(
         call(service, stub(behave), arguments)
 
 
-@pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("301 Moved", 0), ("404 Not Found", 1), ("500 Oops", 1)])
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("399 Odd", 0), ("400 Bad Request", 1), ("500 Oops", 1)])
 def test_status_of_a_page_is_that_of_the_call(stub: Callable[[Behaviour], str], status: str, code: int) -> None:
     def behave(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -223,15 +263,16 @@ def test_discard_ends_its_half_so_that_the_server_can_end_too(stub: Callable[[Be
     assert call("discard", stub(read_to_end), ["abc"], timeout=20.0).value == b""
 
 
-@pytest.mark.parametrize("service", ["echo", "discard"])
-def test_largest_datagram_is_sent_and_a_larger_one_refused(service: str) -> None:
+# Around one argument of five digits' length, a request has `*1\r\n$65493\r\n` and `\r\n`.
+@pytest.mark.parametrize(("service", "framing"), [("echo", 0), ("discard", 0), ("command", 14)])
+def test_largest_datagram_is_sent_and_a_larger_one_refused(service: str, framing: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         address = f"udp://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(LabError, match=f"^{DATAGRAM_SIZE + 1} bytes do not fit into a datagram"):
-            call(service, address, [b"x" * (DATAGRAM_SIZE + 1)])
+            call(service, address, [b"x" * (DATAGRAM_SIZE - framing + 1)])
         with nullcontext() if service == "discard" else pytest.raises(NoAnswerError):
-            call(service, address, [b"x" * DATAGRAM_SIZE], timeout=0.01)
+            call(service, address, [b"x" * (DATAGRAM_SIZE - framing)], timeout=0.01)
         assert len(server.recv(DATAGRAM_SIZE + 1)) == DATAGRAM_SIZE
 
 
@@ -339,7 +380,9 @@ def test_invalid_target_is_refused(service: str, address: str, arguments: list[s
 def test_command_prints_the_answer(server: dict[tuple[str, str], str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--timeout", "5", "command", server["command", "unix"], "PING"]) == 0
     assert main(["command", server["command", "tcp"], "NONSENSE"]) == 1
-    assert capsys.readouterr().out == "PONG\n(error) ERR unknown command 'NONSENSE'\n"
+    assert main(["echo", server["echo", "tcp"], "one"]) == 0
+    assert main(["discard", server["discard", "tcp"], "two"]) == 0
+    assert capsys.readouterr().out == "PONG\n(error) ERR unknown command 'NONSENSE'\none\n"
 
 
 def test_listening_model_is_not_ready_until_it_answers(server: dict[tuple[str, str], str], unit: float) -> None:

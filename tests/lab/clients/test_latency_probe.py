@@ -109,6 +109,34 @@ def test_connect_all_waits_three_seconds_for_the_backlog(monkeypatch: pytest.Mon
     assert len(polled) in (30, 31)
 
 
+def test_addresses_of_a_host_share_the_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One second for each of three that accept nothing."""
+    clock = Clock()
+    monkeypatch.setattr(slow_clients, "time", clock)
+    begun: list[float] = []
+
+    class Deaf:
+        def __init__(self) -> None:
+            begun.append(clock.now - 100)
+
+        def register(self, link: object, event: int) -> None:
+            pass
+
+        def poll(self, milliseconds: int) -> list[Any]:
+            clock.now += milliseconds / 1000
+            return []
+
+    monkeypatch.setattr(select, "poll", Deaf)
+    with closed_port() as port:
+        places = [(socket.AF_INET, ("127.0.0.1", port))] * 3
+        monkeypatch.setattr(slow_clients, "find_addresses", lambda *_: places)
+        for link in connect_all(Address.parse(f"tcp://many:{port}"), 1):
+            link.close()
+    # Each may be a poll of a tenth of a second late, as 0.1 is not exact.
+    assert [int(second + 0.01) for second in begun] == [0, 1, 2]
+    assert 3 <= clock.now - 100 + 0.01 < 3.2
+
+
 @pytest.mark.parametrize(("soft", "hard", "wanted"), [(99, 4096, (164, 4096)), (99, 120, (120, 120)), (164, 999, None)])
 def test_connect_all_raises_the_limit_of_descriptors(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: tuple[int, int] | None

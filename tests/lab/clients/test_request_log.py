@@ -172,12 +172,13 @@ def test_account_is_the_sum_over_connections(monkeypatch: pytest.MonkeyPatch) ->
         peers.log.mark()  # the third has not been served
         peers.log.end()
         peers.ends[1].sendall(second[1])
+        peers.ends[2].sendall(third[0])  # served, but after the mark
         peers.ends[0].close()
         peers.ends[1].shutdown(socket.SHUT_WR)
         assert advance(peers, selector)  # the third is still open
         # Sent: 8 + 8 answered of the first; 8 + 1; 8. Of the first 16 - 8, of the second 9 - 2 were lost.
         found = peers.log.account()
-        assert (found.connections, found.served, found.sent, found.answered, found.unanswered) == (3, 2, 33, 10, 23)
+        assert (found.connections, found.served, found.sent, found.answered, found.unanswered) == (3, 2, 33, 11, 22)
         assert found.lost == 8 + 7
         assert found.wrong == {"out of order": 1, "another connection's": 1}
         assert len(selector.gone) == 2
@@ -228,6 +229,8 @@ def test_silence_is_the_longest_gap_between_replies_that_ends_after_the_mark(mon
         advance(peers)  # without a reply, the gap goes on
         assert answer(22.0, 0) == 2.5  # 22 - 19.5
         assert answer(23.0, 1) == 2.5
+        peers.log.mark()
+        assert answer(24.0, 0) == 1.0  # 24 - 23: it is that behind the last mark
 
 
 def test_request_sent_in_part_is_not_before_the_mark() -> None:
@@ -363,16 +366,17 @@ def test_due_replies_are_awaited_for_five_seconds_after_the_end(monkeypatch: pyt
         def step(selector: object) -> bool:
             peers.clock[0] = next(times)
             seen.append(peers.clock[0])
+            if peers.clock[0] == 14.9:
+                commands.write(End())
             return True
 
         ended: list[float] = []
         monkeypatch.setattr(peers.log, "end", lambda: ended.append(peers.clock[0]))
         monkeypatch.setattr(peers.log, "advance", step)
         run(peers.log, commands.reader, commands.said.append, 60.0)
-    # The end comes at 10 s: the run stops at 15 s, and not at 60 s.
+    # The end comes at 10 s: the run stops at 15 s, and not at 60 s, nor 5 s after the second end.
     assert seen == [10.0, 14.9, 15.0]
-    # Once: stdin at its end is always readable, so it is unregistered.
-    assert ended == [10.0]
+    assert ended == [10.0, 14.9]
 
 
 def test_account_defaults_to_zeros() -> None:
@@ -439,6 +443,23 @@ def test_command_prints_its_account_last(monkeypatch: pytest.MonkeyPatch, capsys
     assert found.sent == found.answered > 0
     assert timeouts == [10, 10]
     assert [each.socket.fileno() for each in opened] == [-1, -1]
+
+
+def test_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    called: list[tuple[list[bytes], float, int]] = []
+
+    def keep(log: RequestLog, commands: int, say: object, seconds: float, *, requests: int) -> Account:
+        assert commands == sys.stdin.fileno()
+        first = [read_requests(each.next_request())[0][1].split()[0] for each in log.connection_logs]
+        called.append((first, seconds, requests))
+        return Account(3)
+
+    monkeypatch.setattr(request_log, "run", keep)
+    with served(echo) as address:
+        assert run_main(address, monkeypatch, connections=3, seed=7, seconds=12.5, requests=9) == 0
+    # The first request of each connection has the seed and its number.
+    assert called == [([b"7-0-1", b"7-1-1", b"7-2-1"], 12.5, 9)]
+    assert decode(capsys.readouterr().out, Account) == Account(3)
 
 
 def test_command_without_a_server_exits_with_code_2_and_the_reason(

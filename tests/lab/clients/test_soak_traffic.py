@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import cast
@@ -478,6 +478,64 @@ def test_command_prints_its_counts_at_the_end(monkeypatch: pytest.MonkeyPatch) -
         (resting, line), code = run_main(monkeypatch, address, 1)
     assert (decode(resting, Resting), code) == (Resting(), 0)
     assert decode(line, ModelCounts) == ModelCounts("made", TrafficCounts(3, 48, {}))
+
+
+def test_command_hands_on_what_each_model_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own addresses, the workers that its server tells, and the pause."""
+    asked: list[tuple[list[str], int | None]] = []
+    made: list[tuple[str, list[str], int | None]] = []
+    ran: list[tuple[int, float]] = []
+
+    def find(addresses: Mapping[str, Address], declared: int | None) -> int | None:
+        asked.append(([f"{key} {address}" for key, address in addresses.items()], declared))
+        return declared and 3
+
+    class Noted(ModelTraffic):
+        def __init__(self, model: str, addresses: Mapping[str, Address], workers: int | None = None) -> None:
+            super().__init__(model, addresses, workers)
+            made.append((model, list(addresses), workers))
+
+    one = [
+        {"service": "command", "transport": "tcp", "address": "tcp://one:1"},
+        {"service": "http", "transport": "unix", "address": "unix:///one.sock"},
+    ]
+    two = [{"service": "command", "transport": "tcp", "address": "tcp://two:2"}]
+    rows = [{"model": "one", "listeners": one}, {"model": "two", "listeners": two}]
+    monkeypatch.setenv("LAB_TARGETS", json.dumps(rows))
+    monkeypatch.setattr(soak_traffic, "find_workers", find)
+    monkeypatch.setattr(soak_traffic, "ModelTraffic", Noted)
+    monkeypatch.setattr(soak_traffic, "run", lambda traffic, pause: ran.append((len(traffic), pause)))
+    assert soak_traffic.main.callback is not None
+    soak_traffic.main.callback((("two", 64),), 0.25)
+    assert asked == [
+        (["command-tcp tcp://one:1", "http-unix unix:///one.sock"], None),
+        (["command-tcp tcp://two:2"], 64),
+    ]
+    assert made == [("one", ["command-tcp", "http-unix"], None), ("two", ["command-tcp"], 3)]
+    assert ran == [(2, 0.25)]
+    counts = [decode(line, ModelCounts) for line in capsys.readouterr().out.splitlines()]
+    assert counts == [ModelCounts("one", TrafficCounts()), ModelCounts("two", TrafficCounts())]
+
+
+def test_models_are_visited_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    seen: list[str] = []
+
+    class Visited:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def visit(self, *, warm_up: bool) -> None:
+            seen.append(self.name)
+            if len(seen) == 5:
+                os.close(writer)
+
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        soak_traffic.run([cast(ModelTraffic, Visited(name)) for name in "abc"], 0.001)
+    assert "".join(seen) == "abcab"
 
 
 def test_command_exits_with_code_2_when_a_model_stops_serving(monkeypatch: pytest.MonkeyPatch) -> None:

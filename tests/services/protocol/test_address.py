@@ -57,6 +57,11 @@ def test_good_address_is_read_and_written_again(url: str, address: Address) -> N
     assert str(address) == url
 
 
+def test_case_of_a_host_does_not_matter() -> None:
+    assert str(Address.parse("tcp://LocalHost:7")) == "tcp://localhost:7"
+    assert Address.parse("tls://[FE80::1]") == Address(Transport.TLS, "fe80::1")
+
+
 @pytest.mark.parametrize(("url", "reason"), BAD.items(), ids=[*BAD])
 def test_bad_address_is_quoted_with_what_is_wrong(url: str, reason: str) -> None:
     with pytest.raises(AddressError) as caught:

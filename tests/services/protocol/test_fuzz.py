@@ -1,7 +1,9 @@
 """A slice of the fuzzing of the core: what was found once, and some seconds of looking for more."""
 
+import os
 import platform
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +38,13 @@ HAS_ATHERIS = sys.platform == "linux" and platform.machine() == "x86_64" and sys
 TARGETS = {"resp": ("fuzz.campaign", "corpus", 200, 7), "http": ("fuzz.http_campaign", "http_corpus", 300, 5)}
 
 
+# The recordings' format takes no bytes of a peer, and no oracle imports it.
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "services" / "protocol").rglob("*.py")
+} - {"services.protocol.trace"}
+
+
 @pytest.mark.xdist_group("fuzz")
 @pytest.mark.skipif(not HAS_ATHERIS, reason="there is no atheris for this machine's Python")
 @pytest.mark.parametrize("target", TARGETS)
@@ -50,6 +59,28 @@ def test_a_slice_of_the_campaign_finds_nothing(target: str, tmp_path: Path) -> N
     command = [sys.executable, "-m", module, *options, *places]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+    # An input counts as new where it reaches new code: without instrumentation, none would.
+    assert set(re.findall(r"^INFO: Instrumenting (\S+)$", done.stderr, re.MULTILINE)) >= MODULES
     runs = re.search(r"Done (\d+) runs", done.stderr)
     assert runs, done.stderr[-4000:]
     assert int(runs[1]) > len(list_corpus(corpus)), "it came no further than what is kept"
+
+
+@pytest.mark.skipif(not HAS_ATHERIS, reason="there is no atheris for this machine's Python")
+@pytest.mark.parametrize(
+    ("module", "check"),
+    [("fuzz.campaign", fuzz.oracle.check), ("fuzz.http_campaign", fuzz.http_oracle.check)],
+    ids=["resp", "http"],
+)
+def test_campaign_asks_its_own_oracle(module: str, check: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hands on its arguments; and a merge, which starts `python`, finds this interpreter and these modules."""
+    called: list[object] = []
+    monkeypatch.setattr("atheris.Setup", lambda argv, test: called.extend((argv, test)))
+    monkeypatch.setattr("atheris.Fuzz", lambda: called.append("begun"))
+    monkeypatch.setattr(sys, "argv", [module, "-merge=1"])
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    runpy.run_module(module, run_name="__main__")
+    assert called == [[sys.argv[0], "-merge=1"], check, "begun"]
+    assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
+    assert os.environ["PYTHONPATH"] == str(ROOT)
