@@ -382,6 +382,8 @@ GROUPS = (
             for name in ["strictness", "replies", "statuses", "websocket", "head"]
         ),
     ),
+    Group("call", ("lab/clients/call.py",), ("tests/lab/clients/test_call.py",)),
+    Group("grammar", ("fuzz/http_grammar.py",), ("tests/services/protocol/http/test_grammar.py",)),
     Group(
         "http_oracle",
         ("fuzz/http_oracle.py", "fuzz/http_replies.py", "fuzz/http_parsers.py", "fuzz/http_differential.py"),

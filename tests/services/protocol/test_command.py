@@ -69,6 +69,7 @@ ANSWERS = {
         b"*4\r\n$10\r\nappendonly\r\n$2\r\nno\r\n$4\r\nsave\r\n$0\r\n\r\n",
     ),
     "config-get-unknown": (b"CONFIG GET maxmemory\r\n", b"*0\r\n"),
+    "config-get-databases": (b"CONFIG GET databases\r\n", b"*2\r\n$9\r\ndatabases\r\n$1\r\n1\r\n"),
     "config-set": (b"CONFIG SET save x\r\n", b"-ERR only CONFIG GET is known here\r\n"),
     "config-none": (b"CONFIG\r\n", b"-ERR wrong number of arguments for 'config' command\r\n"),
     "client-setname": (b"CLIENT SETNAME me\r\n", b"+OK\r\n"),

@@ -14,6 +14,7 @@ import fuzz.oracle as oracle
 from fuzz.live import UnlikeTheReferenceError, bombard, make_inputs
 from fuzz.oracle import check_cuts, check_datagram, check_requests, pull, serve
 from lab.clients.call import pack
+from loadtests.sockets.errors import NoAnswerError
 from services.protocol import Address, Close, Connection, DatagramConnection, Limits, Transport, Wait
 
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -307,15 +308,15 @@ def test_addresses_of_command_are_chosen() -> None:
     assert [str(address) for address in chosen] == ["tcp://127.0.0.1:1", "unix:///run/a.sock", "udp://127.0.0.1:3"]
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_command_starts_one_model_after_the_other(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [None, UnlikeTheReferenceError("another answer"), NoAnswerError("it hangs")])
+def test_command_starts_one_model_after_the_other(error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
     models = [SimpleNamespace(name="one", limits={}), SimpleNamespace(name="two", limits={"overlap": "one client"})]
 
     def bombard(addresses: Any, seed: int, inputs: int, *, overlaps: bool) -> live.Found:
         done.append((addresses, seed, inputs, overlaps))
-        if fails:
-            raise UnlikeTheReferenceError("another answer")
+        if error:
+            raise error
         return live.Found(inputs, 1234)
 
     backend = SimpleNamespace(
@@ -337,8 +338,8 @@ def test_command_starts_one_model_after_the_other(fails: bool, monkeypatch: pyte
     ended = CliRunner().invoke(live.main, ["one", "two", "--inputs", "5000", "--seed", "3", "--project", "p"])
     assert {name: os.environ[name] for name in live.ENVIRON} == live.ENVIRON
     begun: list[object] = [("process", "p"), ["one"], ("targets of one", 3, 5000, True)]
-    if fails:
-        assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", "fuzz: another answer\n")
+    if error:
+        assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", f"fuzz: {error}\n")
         assert done == [*begun, "down"]
         return
     assert ended.exit_code == 0

@@ -14,6 +14,7 @@ import lab.clients.reference
 import services.protocol.command
 from fuzz.live import UnlikeTheReferenceError, bombard
 from fuzz.oracle import CUTS, check, pull
+from lab.clients.reference import Answer
 from services.protocol import Address, Connection, DatagramConnection, Limits, Send, Transport
 from services.protocol.resp import RequestReader
 
@@ -273,3 +274,25 @@ def test_both_implementations_have_the_same_small_limits() -> None:
     for limits in (fuzz.oracle.LIMITS, fuzz.oracle.BOUNDS):
         assert tuple(getattr(limits, name) for name in names) == expected
     assert fuzz.oracle.LIMITS.pipeline == 7
+
+
+@pytest.mark.parametrize("part", ["sent", "waits", "rounds"])
+@pytest.mark.parametrize("service", ["greet", "echo", "discard", "command"])
+def test_each_part_of_an_answer_is_compared(service: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each service, over a stream and as a datagram."""
+
+    def spoil(right: Callable[..., Answer]) -> Callable[..., Answer]:
+        def answer(asked: str, *arguments: Any) -> Answer:
+            found = right(asked, *arguments)
+            if asked == service:
+                setattr(found, part, getattr(found, part) + type(getattr(found, part))([1]))
+            return found
+
+        return answer
+
+    for name in ("answer", "answer_datagram"):
+        monkeypatch.setattr(fuzz.oracle, name, spoil(getattr(fuzz.oracle, name)))
+    with pytest.raises(AssertionError, match=f"^{service}$"):
+        fuzz.oracle.check_stream(b"PING\n")
+    with pytest.raises(AssertionError, match=f"^{service}$"):
+        fuzz.oracle.check_datagram(service, b"PING\n")

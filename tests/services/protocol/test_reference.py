@@ -191,6 +191,7 @@ NOT_32_BITS = b"-ERR value is out of range, value must between -2147483648 and 2
             b"HELLO 3\nCLIENT GETNAME\nRESET\nHELLO\nCLIENT GETNAME\n",
             HELLO_3 + b"_\r\n+RESET\r\n" + HELLO_2 + b"$-1\r\n",
         ),
+        (b"CLIENT SETNAME me\nRESET\nCLIENT GETNAME\n", b"+OK\r\n+RESET\r\n$-1\r\n"),
         (b"HELLO 1\nHELLO 4\n", b"-NOPROTO unsupported protocol version\r\n" * 2),
         (b"HELLO +2\n", b"-ERR Protocol version is not an integer or out of range\r\n"),
         (b"HELLO 2 SETNAME me AUTH default x\nCLIENT GETNAME\n", HELLO_2 + b"$2\r\nme\r\n"),

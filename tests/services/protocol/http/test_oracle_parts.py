@@ -534,6 +534,35 @@ def test_bytes_that_cannot_be_read_are_shown() -> None:
         read(DATED + OCTETS + CHUNKS + b"\r\n" + b"x" * 21, has_heads=False)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        PONG.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        PONG.replace(b"200 OK", b"600 OK"),
+        PONG.replace(b"200 OK", b"200"),
+        PONG.replace(b"200 OK", b"200 "),
+        PONG.replace(b"200 OK\r\n", b"200 OK\n"),
+        PONG.replace(b"Date: x\r\n", b"Date: x\n"),
+        PONG.replace(b"Date: x", b"Date:x"),
+        PONG.replace(b"Date: x", b"Date : x"),
+        PONG.replace(b"Date: x", b"Date: \x80"),
+        PONG.replace(b"Date: x", b"Date: x\r\n y"),
+        PONG.replace(b"Date", b"Da te"),
+    ],
+)
+def test_head_that_a_client_could_read_differently_is_none(head: bytes) -> None:
+    assert head != PONG
+    with pytest.raises(AssertionError, match=r"^no reply begins at"):
+        read(head, has_heads=False)
+
+
+@pytest.mark.parametrize("chunk", [b"A\r\n0123456789\r\n", b"1;a\r\nx\r\n", b"1 \r\nx\r\n", b"1\nx\r\n", b"\r\n"])
+def test_chunk_that_a_client_could_read_differently_is_none(chunk: bytes) -> None:
+    """This server writes sizes in lower case, and no extensions."""
+    with pytest.raises(AssertionError, match=r"^no chunk begins at"):
+        read(DATED + OCTETS + CHUNKS + b"\r\n" + chunk + b"0\r\n\r\n", has_heads=False)
+
+
 def test_length_that_is_not_reached_breaks_off() -> None:
     (reply,) = read(PONG[:-1], has_heads=False).replies
     assert (reply.body, reply.is_whole) == (b"PONG", False)

@@ -146,6 +146,24 @@ def test_origin(deliver: Callable[..., Outcome], origins: list[str], status: int
     assert reply.status == status
 
 
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (handshake(more=["Sec-WebSocket-Version: 8"]), 426),
+        (handshake(more=["Sec-WebSocket-Version: 13"]), 426),
+        # The last character of 16 bytes has four bits of zero.
+        (handshake(key="Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="), 400),
+        (handshake(key="Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", more=["Sec-WebSocket-Key:"]), 400),
+    ],
+    ids=["two versions", "a version twice", "bits behind a key", "a second key"],
+)
+def test_handshake_that_could_be_read_differently(
+    deliver: Callable[..., Outcome], request_: bytes, status: int
+) -> None:
+    (reply,) = read_replies(deliver(request_).sent)
+    assert reply.status == status
+
+
 def test_handshake_with_a_body(deliver: Callable[..., Outcome]) -> None:
     (reply,) = read_replies(deliver(handshake(more=["Content-Length: 3"]) + b"abc").sent)
     assert (reply.status, reply.body) == (400, b"a handshake with a body\n")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from fuzz.oracle import Outcome
-from services.protocol import Close, Connection, Limits
+from services.protocol import Close, Connection, Limits, Send
 from tests.services.protocol.http.conftest import ManualClock, read_replies
 from tests.support.http_cases import CASES, NEXT, Case
 
@@ -81,6 +81,49 @@ def test_request_at_its_limit_is_answered(
     outcome = deliver(request_, limits=Limits(**limit))
     assert [reply.status for reply in read_replies(outcome.sent)] == [200]
     assert not outcome.closed
+
+
+LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+# RFC 9110, 5.6.2; RFC 3986, 2.2 and 2.3.
+TOKEN = frozenset(LETTERS + b"!#$%&'*+-.^_`|~")
+UNRESERVED = frozenset(LETTERS + b"-._~!$&'()*+,;=")
+VISIBLE = frozenset((0x09, *range(0x20, 0x7F), *range(0x80, 0x100)))
+
+
+@pytest.mark.parametrize(
+    ("request_", "allowed"),
+    [
+        (b"A%bB / HTTP/1.1\r\nHost: a\r\n\r\n", TOKEN),
+        (b"GET /a%bb HTTP/1.1\r\nHost: a\r\n\r\n", UNRESERVED | frozenset(b":@/?")),
+        (b"GET http://a%bb/ HTTP/1.1\r\nHost: a\r\n\r\n", UNRESERVED | frozenset(b"/?")),
+        (b"GET / HTTP/1.1\r\nHost: a%bb\r\n\r\n", UNRESERVED),
+        (b"GET / HTTP/1.1\r\nHost: a:%b\r\n\r\n", frozenset(b"0123456789 \t")),
+        (b"GET / HTTP/1.1\r\nHost: [:%b]\r\n\r\n", frozenset(b"0123456789abcdefABCDEF:.")),
+        (b"GET /%%4%b HTTP/1.1\r\nHost: a\r\n\r\n", frozenset(b"0123456789abcdefABCDEF")),
+        (b"GET / HTTP/1.%b\r\nHost: a\r\n\r\n", frozenset(b"0123456789")),
+        # Behind a colon, the name has ended.
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA%bB: c\r\n\r\n", TOKEN | frozenset(b":")),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: b%bc\r\n\r\n", VISIBLE),
+        (CHUNKED + b"1%b\r\n", frozenset(b"0123456789abcdefABCDEF")),
+        (CHUNKED + b"1;a%bb\r\n", TOKEN | frozenset(b";=")),
+        (CHUNKED + b"1;a=b%bc\r\n", TOKEN | frozenset(b";")),
+        (CHUNKED + b'1;a="b%bc"\r\n', VISIBLE - frozenset(b'"')),
+        (CHUNKED + b'1;a="b\\%b"\r\n', VISIBLE),
+    ],
+    ids=[
+        *("method", "target", "address", "host", "port", "ipv6", "escape", "minor version", "name", "value"),
+        *("chunk size", "extension", "its value", "quoted value", "escaped in quotes"),
+    ],
+)
+def test_each_byte_is_taken_only_where_the_rfc_has_it(request_: bytes, allowed: frozenset[int]) -> None:
+    taken = set()
+    for byte in range(256):
+        connection = Connection("http")
+        connection.receive_data(request_ % bytes((byte,)))
+        event = connection.next_event()
+        if not (isinstance(event, Send) and event.data.startswith(b"HTTP/1.1 400 ")):
+            taken.add(byte)
+    assert taken == allowed
 
 
 def test_last_request_of_a_connection_says_so(deliver: Callable[..., Outcome]) -> None:

@@ -1,0 +1,116 @@
+"""The requests that the parsers of HTTP are compared on: all that parsers differ on is among them."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from fuzz import http_grammar
+from fuzz.http_grammar import Maker
+from fuzz.http_parsers import REFUSED, parse_own
+
+STREAMS = 2000
+
+
+def make(seed: int, mistakes: float, streams: int = STREAMS) -> list[bytes]:
+    maker = Maker(seed, mistakes)
+    return [maker.stream() for _ in range(streams)]
+
+
+@pytest.fixture(scope="module")
+def right() -> list[bytes]:
+    """Streams without a mistake in a part; one in ten has a wrong byte, or no end."""
+    return make(1, 0.0)
+
+
+@pytest.fixture(scope="module")
+def wrong() -> bytes:
+    """Streams in which half of the parts are a mistake, as one."""
+    return b"\0\0".join(make(1, 0.5, 4 * STREAMS))
+
+
+def test_seed_decides_the_streams() -> None:
+    assert make(7, 0.03, 20) == make(7, 0.03, 20)
+    assert make(7, 0.03, 20) != make(8, 0.03, 20)
+
+
+def test_one_to_three_requests_follow_each_other(right: list[bytes]) -> None:
+    """Only behind another one does it show that a request ends in the wrong place."""
+    numbers = Counter(len(re.findall(rb"(?m)^[A-Z]+ \S+ HTTP/1\.[01]\r$", stream)) for stream in right)
+    assert numbers[2] > 800
+    assert min(numbers[1], numbers[3]) > 200
+    assert max(numbers) == 3
+
+
+def test_right_parts_make_right_requests(right: list[bytes]) -> None:
+    """But for one wrong byte, both lengths in one request, and chunks in HTTP/1.0: each refused in places."""
+    reasons = Counter(parsed.reason for stream in right if (parsed := parse_own(stream)).ending == REFUSED)
+    named = ("Content-Length with Transfer-Encoding", "Transfer-Encoding in HTTP/1.0")
+    assert min(reasons[reason] for reason in named) > 20
+    assert 20 < reasons.total() - sum(reasons[reason] for reason in named) < 0.1 * STREAMS
+
+
+def test_few_parts_are_a_mistake_by_default() -> None:
+    """Most streams must get as far as their second request, and most must have a mistake."""
+    maker = Maker(1)
+    refused = sum(parse_own(maker.stream()).ending == REFUSED for _ in range(STREAMS))
+    assert 0.4 * STREAMS < refused < 0.8 * STREAMS
+
+
+def test_upgrades_and_trailers_are_made(right: list[bytes]) -> None:
+    assert sum(b"\nUpgrade: websocket\r\n" in stream for stream in right) > 50
+    trailers = re.compile(rb"\r\n0+[^\r\n]*\r\n(?:A|X-Long-Name|Accept|Cookie): ?[^\r\n]*\r\n\r\n")
+    assert sum(bool(trailers.search(stream)) for stream in right) > 50
+
+
+def test_second_length_equals_the_first_or_does_not(wrong: bytes) -> None:
+    lengths = re.findall(rb"\nContent-Length: ?([0-9]+)\r\nContent-Length: ?([0-9]+)\r\n", wrong)
+    assert {first == second for first, second in lengths} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("Connection", http_grammar._CONNECTIONS),
+        ("Expect", http_grammar._EXPECTATIONS),
+        ("Transfer-Encoding", http_grammar._CODINGS),
+        ("A", http_grammar._VALUES),
+    ],
+)
+def test_every_value_of_a_field_is_made(name: str, table: tuple[tuple[bytes, ...], ...], wrong: bytes) -> None:
+    for value in (value for values in table for value in values):
+        assert re.search(rb"%b: ?%b[\r\n]" % (name.encode(), re.escape(value)), wrong), value
+
+
+@pytest.mark.parametrize(
+    ("before", "table", "behind"),
+    [
+        (b"(?:^|[\0\r\n])", http_grammar._METHODS, b" "),
+        (b" ", http_grammar._TARGETS, b" "),
+        (b" ", http_grammar._VERSIONS, b"[\r\n]"),
+        (b"[\r\n]", http_grammar._HOSTS, b"[ \r\n]"),
+        (b"[\r\n]", http_grammar._NAMES, b"[: \t]"),
+    ],
+    ids=["method", "target", "version", "host", "name"],
+)
+def test_every_choice_of_a_part_is_made(
+    before: bytes, table: tuple[tuple[bytes, ...], ...], behind: bytes, wrong: bytes
+) -> None:
+    for choice in (choice for choices in table for choice in choices):
+        assert re.search(before + re.escape(choice) + behind, wrong), choice
+
+
+@pytest.mark.parametrize(
+    ("before", "table", "behind"),
+    [
+        (rb"\nContent-Length: ?", http_grammar._LENGTHS, rb"[\r\n]"),
+        (rb"[\r\n]", http_grammar._SIZES, rb"[\r\n]"),
+    ],
+    ids=["length", "size"],
+)
+def test_every_form_of_a_number_is_made(
+    before: bytes, table: tuple[tuple[bytes, ...], ...], behind: bytes, wrong: bytes
+) -> None:
+    for form in (form for forms in table for form in forms):
+        digits = re.sub(rb"%[dxX]", rb"[0-9a-fA-F]+", re.escape(form))
+        assert re.search(before + digits + behind, wrong), form
