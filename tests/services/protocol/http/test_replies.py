@@ -453,3 +453,33 @@ def test_head_that_never_ends_is_not_gathered_in_a_drain(pull: Callable[..., Out
         pieces += 1
     assert pieces <= 42  # a line of 8 KiB, and fields of 32 KiB
     assert [reply.status for reply in read_replies(outcome.sent)] == [200, 414]
+
+
+TEXT = "text/plain; charset=utf-8"
+CHUNKS = {"transfer-encoding": "chunked"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/", {"content-type": TEXT, "content-length": "26", "vary": "Accept"}),
+        ("/ping", {"content-type": TEXT, "content-length": "5"}),
+        ("/sleep/0", {"content-type": TEXT, "content-length": "3"}),
+        ("/burn/1", {"content-type": TEXT, "content-length": "65"}),
+        ("/blob/7", {"content-type": TEXT, "content-length": "7"}),
+        ("/blob/70000", {"content-type": TEXT, "content-length": "70000"}),
+        ("/stream/2", {"content-type": TEXT} | CHUNKS),
+        ("/events/1", {"content-type": "text/event-stream", "cache-control": "no-store"} | CHUNKS),
+        ("/info", {"content-type": "application/json", "content-length": "58"}),
+        ("/nothing", {"content-type": TEXT, "content-length": "28"}),
+    ],
+)
+def test_fields_of_each_route(deliver: Callable[..., Outcome], path: str, fields: dict[str, str]) -> None:
+    """The same for GET and HEAD (RFC 9110, 9.3.2), and a Date."""
+    replies = read_replies(deliver(ask(path) + ask(path, "HEAD")).sent, ["GET", "HEAD"])
+    for reply in replies:
+        assert reply.fields.pop("date") == "Sun, 06 Nov 1994 08:49:37 GMT"
+    if path == "/info":
+        # The count of requests has one digit in both.
+        assert replies[0].body == b'{\n "connection": {\n  "peer": "peer",\n  "requests": 1\n }\n}\n'
+    assert [reply.fields for reply in replies] == [fields, fields]
