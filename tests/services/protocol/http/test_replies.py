@@ -483,3 +483,21 @@ def test_fields_of_each_route(deliver: Callable[..., Outcome], path: str, fields
         # The count of requests has one digit in both.
         assert replies[0].body == b'{\n "connection": {\n  "peer": "peer",\n  "requests": 1\n }\n}\n'
     assert [reply.fields for reply in replies] == [fields, fields]
+
+
+def test_each_echo_has_a_head_and_what_follows_can_be_refused(deliver: Callable[..., Outcome]) -> None:
+    """What has begun is over with its request."""
+    echo = ask("/echo", "POST", "Content-Length: 3\r\n") + b"abc"
+    outcome = deliver(echo + echo + ask("/stream/1") + b"BAD\r\n\r\n")
+    assert [reply.status for reply in read_replies(outcome.sent)] == [200, 200, 200, 400]
+    assert outcome.closed
+
+
+@pytest.mark.parametrize(
+    ("expectation", "status"),
+    [("100-Continue", 200), ("100-continue, x", 417), ("x", 417), ("100-continue\r\nExpect: x", 417), ("", 417)],
+)
+def test_only_100_continue_can_be_expected(deliver: Callable[..., Outcome], expectation: str, status: int) -> None:
+    outcome = deliver(ask("/ping", fields=f"Expect: {expectation}\r\n"))
+    assert [reply.status for reply in read_replies(outcome.sent)] == [status]
+    assert outcome.closed is (status == 417)
