@@ -425,3 +425,8 @@ def test_window(bits: int) -> None:
 def test_offer(offer: bytes, bits: int | None) -> None:
     agreed = negotiate([offer])
     assert (agreed.bits if agreed else None) == bits
+
+
+def test_info_is_that_of_the_server_and_the_connection(deliver: Callable[..., Outcome]) -> None:
+    outcome = deliver(handshake() + frame(TEXT, b"INFO"), info=lambda: "# Server\r\nmodel:m\r\n")
+    assert read_messages(outcome.sent) == [(TEXT, b"# Server\r\nmodel:m\r\n# Connection\r\npeer:peer\r\n")]
