@@ -520,3 +520,29 @@ def test_rest_of_a_request_is_sent_before_the_next() -> None:
     wanted = b"".join(same.next_request() for _ in range(client.log.sent))
     assert len(slow.data) > len(ConnectionLog(0, 1).next_request())
     assert wanted.startswith(slow.data)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError, TimeoutError])
+def test_error_of_a_send_leaves_it_to_the_read_to_end_a_connection(error: type[OSError]) -> None:
+    class Broken:
+        sends = 0
+
+        def setblocking(self, blocking: bool) -> None:
+            assert not blocking
+
+        def recv(self, size: int) -> bytes:
+            raise BlockingIOError
+
+        def send(self, data: bytes) -> int:
+            self.sends += 1
+            raise error
+
+    @dataclass
+    class Linked:
+        socket: Broken
+
+    broken = Broken()
+    client = request_log._Client(cast(BlockingConnection, Linked(broken)), ConnectionLog(0, 1))
+    for _ in range(3):
+        client.advance(more=True)
+    assert (client.end, broken.sends) == ("open", 1)
