@@ -18,6 +18,7 @@ from lab.base.messages import Message, decode, encode
 from lab.clients import latency_probe, slow_clients
 from lab.clients.latency_probe import TIMEOUT, LatencyProbe, Mark, Marked, Ping
 from lab.clients.slow_clients import Connected, connect_all, ping, send_slowly
+from loadtests.sockets.addresses import SocketAddress
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import ClientError
 from services.protocol import Address
@@ -130,11 +131,38 @@ def test_addresses_of_a_host_share_the_three_seconds(monkeypatch: pytest.MonkeyP
     with closed_port() as port:
         places = [(socket.AF_INET, ("127.0.0.1", port))] * 3
         monkeypatch.setattr(slow_clients, "find_addresses", lambda *_: places)
-        for link in connect_all(Address.parse(f"tcp://many:{port}"), 1):
-            link.close()
+        (link,) = connect_all(Address.parse(f"tcp://many:{port}"), 1)
+        assert link.fileno() >= 0  # in the backlog of the last one
+        link.close()
     # Each may be a poll of a tenth of a second late, as 0.1 is not exact.
     assert [int(second + 0.01) for second in begun] == [0, 1, 2]
     assert 3 <= clock.now - 100 + 0.01 < 3.2
+
+
+def test_first_address_that_accepts_gets_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[SocketAddress, list[socket.socket]]] = []
+    remembered: list[tuple[object, ...]] = []
+    connect = slow_clients._connect_to
+
+    def note(place: SocketAddress, count: int, seconds: float) -> list[socket.socket]:
+        tried.append((place, connect(place, count, seconds)))
+        return tried[-1][1]
+
+    monkeypatch.setattr(slow_clients, "_connect_to", note)
+    monkeypatch.setattr(slow_clients, "remember", lambda *what: remembered.append(what))
+    with closed_port() as port, served(lambda link: link.recv(1)) as address:
+        open_port = Address.parse(address).port
+        assert open_port is not None
+        places = [(socket.AF_INET, ("127.0.0.1", number)) for number in (port, open_port, open_port)]
+        monkeypatch.setattr(slow_clients, "find_addresses", lambda *_: places)
+        links = connect_all(Address.parse("tcp://many:7"), 2)
+        assert [place for place, _ in tried] == places[:2]
+        assert links is tried[1][1]
+        assert [link.getpeername()[1] for link in links] == [open_port] * 2
+        assert [link.fileno() for link in tried[0][1]] == [-1, -1]
+        for link in links:
+            link.close()
+    assert remembered == [("many", 7, socket.SOCK_STREAM, places[1])]
 
 
 @pytest.mark.parametrize(("soft", "hard", "wanted"), [(99, 4096, (164, 4096)), (99, 120, (120, 120)), (164, 999, None)])
