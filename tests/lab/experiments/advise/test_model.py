@@ -228,12 +228,12 @@ def test_models_are_ranked_by_holding_then_utilization_then_memory_then_name() -
     found = [
         make_advice("f", holds=False, utilization=0.1),
         make_advice("e", utilization=0.9),
-        make_advice("d", utilization=0.5, memory=3.0),
+        make_advice("a", utilization=0.5, memory=3.0),
         make_advice("c", utilization=0.5, memory=2.0),
         make_advice("b", utilization=0.5, memory=2.0),
-        make_advice("a", utilization=0.5, memory=None),
+        make_advice("d", utilization=0.5, memory=None),
     ]
-    assert [item.model for item in rank(found)] == ["a", "b", "c", "d", "e", "f"]
+    assert [item.model for item in rank(found)] == ["d", "b", "c", "a", "e", "f"]
 
 
 def show(found: list[Advice]) -> list[str]:

@@ -176,6 +176,29 @@ def test_baseline_file_has_ratios_of_four_digits(measured: Measure) -> None:
     assert found["made"]["rounds"] == 3
 
 
+def test_baseline_file_has_the_interval_and_the_facts_of_the_run(bench, make_plan, make_measurement) -> None:
+    plan = make_plan(models=("asyncio_streams", "twisted_reactor"), modes=("closed",), seconds=0.25)
+    run = bench.begin(plan)
+    for number, cost in enumerate((20.0, 30.0, 60.0), 1):
+        for model, each in (("asyncio_streams", 20.0), ("twisted_reactor", cost)):
+            found = make_measurement(model=model, server_cpu_us=each)
+            run.keep(f"round-{number}/session/{model}/closed", {"measurement": found.as_json()})
+    names = ("date", "commit", "processor", "system", "backend", "engine", "servers", "cores")
+    facts = {name: f"the {name}" for name in names}
+    made = {**facts, "run": run.started, "rounds": 3, "seconds": 0.25}
+    stored = Run(run.folder, {**run.facts, "environment": {**facts, "libc": "not kept"}})
+    text = render_baseline(read_findings(stored))
+    assert json.loads(text) == {
+        "schema": 1,
+        "made": made,
+        "reference": "asyncio_streams",
+        "ratios": {"session": {"closed": {"twisted_reactor": [1.5, 1.0, 3.0]}}},
+    }
+    path = run.folder / "baseline.json"
+    path.write_text(text)
+    assert Baseline.load(path) == Baseline.of(read_findings(stored))
+
+
 def test_change_of_exactly_the_threshold_is_no_deviation(measured: Measure) -> None:
     kept = Baseline.of(measured())
     dearer = measured({"twisted_reactor": 45.0})

@@ -17,7 +17,14 @@ from lab.cli.params import split_names
 from lab.experiments.bench import setup
 from lab.experiments.bench.plan import PRESETS, Plan
 from lab.experiments.bench.runner import Runner
-from lab.experiments.bench.setup import check_same, choose_control, describe, make_plan, read_libc
+from lab.experiments.bench.setup import (
+    check_same,
+    choose_control,
+    describe,
+    describe_allocator,
+    make_plan,
+    read_libc,
+)
 from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
 from lab.metrics.verdict import Limit, Verdict
@@ -347,6 +354,14 @@ def test_environment_of_containers_comes_from_compose(
     found = facts("docker")
     # compose.yaml gives thread_pool one arena, and plain_socket none of these.
     assert found["allocator"] == "thread_pool: MALLOC_ARENA_MAX=1"
+
+
+def test_allocator_names_each_variable_and_the_models_that_have_it() -> None:
+    names = ("PYTHONMALLOC", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD")
+    for name in names:
+        assert describe_allocator({"a": {name: "1", "LANG": "C"}, "b": {name: "1"}}) == f"{name}=1"
+    two_of_three = {"a": {"LD_PRELOAD": "x"}, "b": {}, "c": {"LD_PRELOAD": "x"}}
+    assert describe_allocator(two_of_three) == "a c: LD_PRELOAD=x"
 
 
 def test_c_library_is_that_of_the_servers(bench_command: Command) -> None:

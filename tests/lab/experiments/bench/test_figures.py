@@ -364,6 +364,22 @@ def test_different_conditions_are_named() -> None:
     before = {"cores": 2, "engine": "20.10", "commit": "a", "backend": "docker"}
     after = {"cores": 4, "engine": None, "commit": "b", "backend": "docker"}
     assert list(find_other_conditions(before, after)) == ["engine: 20.10 -> not known", "cores: 2 -> 4"]
+    facts = ("processor", "system", "backend", "engine", "servers", "cores", "governor", "libc", "allocator")
+    for name in facts:
+        assert list(
+            find_other_conditions({**dict.fromkeys(facts, 1), "date": 1}, dict.fromkeys(facts, 1) | {name: 2})
+        ) == [f"{name}: 1 -> 2"]
+
+
+def test_versions_of_the_load_generator_are_those_that_were_stored_else_of_a_measurement(store: Store) -> None:
+    rows = {"a": [vary(BASE["a"][0], versions={"Locust": "2.1", "Python": "3.13"})]}
+    stored = {"cores": 2, "load generator": "Locust 2.0"}
+    assert store(rows, environment=stored).environment == stored
+    assert store(rows, environment={"cores": 2}).environment == {
+        "cores": 2,
+        "load generator": "Locust 2.1, Python 3.13",
+    }
+    assert store({"a": [None]}).environment == {"load generator": None}
 
 
 def run_compare(tmp_path: Path, before: Findings, after: Findings, *more: str) -> tuple[int, str]:

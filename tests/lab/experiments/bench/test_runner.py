@@ -146,7 +146,8 @@ def test_fixed_rate_has_additional_rounds_between_the_others(bench, make_plan) -
     }
     assert found.missing_steps == 0
     assert "fixed in 8" in render_markdown(found)
-    assert list(replace(plan, fixed_rounds=2).order_rounds()) == [1, 2, 3]
+    fewer = replace(plan, fixed_rounds=2)
+    assert (list(fewer.order_rounds()), fewer.rounds_of("fixed")) == ([1, 2, 3], 3)
 
 
 def test_inconsistent_level_does_not_end_a_sweep(bench, make_plan, make_measurement) -> None:
@@ -177,6 +178,10 @@ def test_model_without_the_service_has_no_case(make_plan) -> None:
     models = {name: Catalogue.load()[name] for name in ("peer_inetd", "peer_redis")}
     plan = make_plan(models=tuple(models), workloads=("ping", "echo_1k"), control=None)
     assert list_cases(plan, models) == [("ping", "peer_redis"), ("echo_1k", "peer_inetd")]
+    # The control server has the cases of its model.
+    controlled = replace(plan, control="peer_redis")
+    again = ("ping", "control-peer_redis")
+    assert list_cases(controlled, models) == [("ping", "peer_redis"), again, ("echo_1k", "peer_inetd")]
 
 
 def test_whole_run_has_sweep_and_rounds(bench, make_plan, make_measurement) -> None:
@@ -235,6 +240,7 @@ def test_model_that_dies_has_a_reason_and_the_others_are_measured(bench, make_pl
     assert any("no result; the server exited with code 3, its last lines: oh no" in reason for reason in every)
     assert len(found.rows[RowKey("session", "asyncio_streams", "fixed")].found) == 3
     assert run.is_finished
+    assert found.missing_steps == 0  # those that failed are stored
 
 
 def test_disturbed_measurement_counts_as_failed(bench, make_plan, make_measurement) -> None:

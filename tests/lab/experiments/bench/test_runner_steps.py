@@ -535,6 +535,19 @@ def test_failed_step_of_a_running_server_has_no_exit_code(lab: Open) -> None:
     assert found.runner._describe_end(found.backend, "plain_socket").endswith("its last lines: nothing")
 
 
+def test_failures_of_the_control_server_count_for_its_model(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), control="asyncio_streams", rounds=3, workloads=("echo_1k",))
+
+    def answer(model: str, users: int) -> Measurement:
+        raise LabError("no result")
+
+    found.answer = answer
+    found.measure_all()
+    assert len(found.measured) == 2
+    reasons = [found.run.read(key)["failure"] for key in found.run.list_keys() if "control-" in key]
+    assert reasons[-1] == "not tried again after 2 failures"
+
+
 def test_model_that_cannot_be_restarted_is_given_up(lab: Open) -> None:
     found = lab(models=("asyncio_streams",), rounds=2)
     found.backend.fails_to_restart = True
@@ -651,6 +664,13 @@ def test_datagram_workload_has_all_its_users() -> None:
     over = BenchWorkload("x", "datagrams that are held", "closed_datagrams", "open_datagrams", 1.0, Transport.UDP)
     assert find_preset("closed_datagrams").spec.transport is Transport.UDP
     assert over.most_users(CATALOGUE["plain_socket"], 64) == 64
+
+
+def test_workload_is_for_models_that_offer_its_service_over_its_transport() -> None:
+    # Both have echo, and socat not over UDP.
+    assert WORKLOADS["datagrams"].is_for(CATALOGUE["asyncio_protocol"])
+    assert not WORKLOADS["datagrams"].is_for(CATALOGUE["peer_socat"])
+    assert WORKLOADS["echo_1k"].is_for(CATALOGUE["peer_socat"])
 
 
 # The warm-up.

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,19 @@ from lab.base.messages import build
 from lab.base.paths import ROOT
 from lab.experiments.conformance import suite
 from lab.experiments.conformance.plugin import Printer, pytest_configure
-from lab.experiments.conformance.results import MARK
-from lab.experiments.conformance.suite import Finding, SuiteReport, check_external, check_models, read_report
+from lab.experiments.conformance.results import MARK, ModelResult
+from lab.experiments.conformance.suite import (
+    Finding,
+    SuiteReport,
+    check_external,
+    check_in_subprocess,
+    check_models,
+    read_report,
+)
 from lab.servers.backend import ModelState
 from lab.servers.catalogue import Catalogue, Model
 from tests.support.fakes import UnusedBackend
+from tests.support.waiting import wait_until
 
 
 def finding(name: str, outcome: str, detail: str = "") -> str:
@@ -232,6 +241,95 @@ def test_external_server_is_probed_and_then_checked(
         [*command, *(["--rfc"] if rfc else []), *targets],
     ]
     assert capsys.readouterr().err == ("lab: checking ...\n" if rfc else "")
+
+
+class Here(UnusedBackend):
+    project = "another-lab"
+
+
+@pytest.fixture
+def run_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Run a shell script instead of `lab check`, which writes its arguments to a file."""
+
+    def replace(script: str) -> Path:
+        stub = tmp_path / "python"
+        stub.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\n{script}\n')
+        stub.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(stub))
+        return tmp_path
+
+    return replace
+
+
+def test_running_models_are_checked_by_the_command_of_this_lab(run_stub: Callable[[str], Path]) -> None:
+    one = {"name": "t.py::x[prefork-echo-tcp]", "model": "prefork", "transport": "tcp", "detail": "why"}
+    report = {"holds": False, "findings": [one | {"outcome": "passed"}, one | {"outcome": "failed"}]}
+    folder = run_stub(f"echo '{json.dumps(report)}'; exit 1")
+    assert check_in_subprocess(Here(), ["prefork", "thread_pool"]) == {
+        "prefork": ModelResult(1, 1, 0, ("t.py::x[prefork-echo-tcp]",)),
+        "thread_pool": ModelResult(0, 0),
+    }
+    # Without its project, it would check, and start, the models of another lab.
+    assert (folder / "arguments").read_text().split() == [
+        *("-m", "lab", "--backend", "process", "--project", "another-lab", "check", "--json", "prefork", "thread_pool")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'lab: no engine\n  start it' >&2; exit 2", "no engine\n  start it"),
+        ("exit 3", "lab check returned no result (exit code 3)"),
+    ],
+)
+def test_check_without_a_result_is_an_error_with_its_reason(
+    run_stub: Callable[[str], Path], script: str, said: str
+) -> None:
+    run_stub(script)
+    with pytest.raises(LabError) as found:
+        check_in_subprocess(Here(), ["prefork"])
+    assert str(found.value) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (
+            subprocess.TimeoutExpired("lab", 240),
+            LabError,
+            "the conformance suite took longer than 240 s and was stopped",
+        ),
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+    ],
+)
+def test_check_that_is_stopped_can_end_its_own_processes(
+    run_stub: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    raised: type[BaseException],
+    said: str,
+) -> None:
+    """It gets SIGTERM, and time to end."""
+    folder = run_stub("")
+    run_stub(
+        f"cd {folder}; trap 'echo ended >ended; exit' TERM; mkfifo never; echo >ready; read x <never",
+    )
+    asked: list[float | None] = []
+    communicate = subprocess.Popen.communicate
+
+    def stop(process: "subprocess.Popen[str]", timeout: float | None = None) -> tuple[str, str]:
+        asked.append(timeout)
+        if len(asked) > 1:
+            return communicate(process, timeout=60)
+        wait_until((folder / "ready").exists)
+        raise error
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", stop)
+    with pytest.raises(raised) as found:
+        check_in_subprocess(Here(), ["prefork"])
+    assert str(found.value) == said
+    assert (folder / "ended").read_text() == "ended\n"
+    assert asked == [240, 10]
 
 
 def test_target_without_tests_is_refused() -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.interrupts import ENDING
 from lab.base.messages import decode, encode
 from lab.experiments.faults import fault as faults
 from lab.experiments.faults import remote_requests
@@ -305,6 +306,38 @@ def test_ignored_signal_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def read_mask() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def test_signals_are_held_during_injection_and_during_healing(backend: FakeBackend) -> None:
+    steps: list[str] = []
+
+    def make_step(name: str) -> Any:
+        def act() -> None:
+            assert read_mask() == set(ENDING)  # child processes inherit it
+            signal.raise_signal(signal.SIGTERM)
+            steps.append(name)
+
+        return act
+
+    before = signal.signal(signal.SIGTERM, lambda *_: steps.append("SIGTERM"))
+    try:
+        with injected(make(make_step("injected"), make_step("healed")), backend, MODELS[0]):
+            steps.append("block")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert steps == ["injected", "SIGTERM", "block", "healed", "SIGTERM"]
+
+
+def test_signals_stay_held_after_an_inner_block() -> None:
+    with signals_held():
+        with signals_held():
+            pass
+        assert read_mask() == set(ENDING)
+    assert read_mask() == set()
 
 
 def test_signal_delivered_to_another_thread_is_deferred() -> None:
