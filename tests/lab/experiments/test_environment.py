@@ -2,7 +2,9 @@
 
 import platform
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -10,7 +12,9 @@ from typing import NoReturn
 import pytest
 
 from lab.experiments import environment
+from lab.experiments.bench import runner
 from lab.experiments.environment import describe_environment, read_commit, read_processor
+from lab.experiments.store import Run
 
 X86 = "processor\t: 0\nvendor_id\t: G\nmodel name\t: A chip: 2.1 GHz\nmodel name\t: of another core\n"
 ARM = "processor\t: 0\nBogoMIPS\t: 50.00\n"
@@ -27,6 +31,27 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
     return git
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "XXX-14")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_utc")
+def test_times_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
+    shown = (
+        (describe_environment()["date"] or "", "%Y-%m-%d %H:%M:%S UTC"),
+        (Run.create("bench", {}, root=tmp_path).started, "%Y-%m-%dT%H%M%SZ"),
+        (runner._now(), "%Y-%m-%dT%H%M%S.%fZ"),
+    )
+    for text, form in shown:
+        found = datetime.strptime(text, form).replace(tzinfo=UTC)
+        assert abs(found - datetime.now(UTC)) < timedelta(hours=1)
 
 
 def test_commit_is_the_one_of_the_sources(git: Callable[..., str], tmp_path: Path) -> None:

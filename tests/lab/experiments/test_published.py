@@ -42,11 +42,13 @@ def test_summary_has_medians_and_spread() -> None:
     assert found.cpu_us == 45.0  # of the four that are known
     assert found.memory_bytes is None
     assert found.failures == 5
+    memory = [vary(make(1), memory_bytes=size, peak_bytes=9 * size) for size in (100, 300, 200)]
+    assert summarize(memory).memory_bytes == 200
 
 
 def test_one_lower_bound_makes_the_median_a_lower_bound() -> None:
     assert not summarize([make(1), make(2)]).is_lower_bound
-    found = summarize([make(1), make(2), make(3, bound=Limit.GENERATOR)])
+    found = summarize([make(3, bound=Limit.GENERATOR), make(1), make(2)])
     assert found.is_lower_bound
     assert list(found.verdicts.items()) == [("waiting", 2), ("generator-bound", 1)]
 

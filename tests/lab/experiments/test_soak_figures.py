@@ -171,8 +171,11 @@ class FakeClients(FakeHelper):
         super().__init__("the traffic", self._answer)
         self.received: list[Message | None] = []
         self._models, self._rests = models, rests
+        self.start: Callable[[], object] = lambda: None
 
     def _answer(self, line: str) -> list[Resting]:
+        if not self.received:
+            self.start()
         self.received.append(decode(line, Rest) or decode(line, Go))
         return [Resting()] if self._rests and isinstance(self.received[-1], Rest) else []
 
@@ -271,6 +274,7 @@ class SoakBackend(FakeBackend):
             ("service", service, *arguments, *(item["model"] for item in json.loads(environ["LAB_TARGETS"])))
         )
         self.clients = FakeClients(models=[item["model"] for item in json.loads(environ["LAB_TARGETS"])])
+        self.clients.start = lambda: self.clock.sleep(7.0)  # it loads its modules
         yield self.clients
 
 
@@ -311,6 +315,8 @@ def test_short_soak_has_one_rest(backend: SoakBackend) -> None:
     (found,) = soak.run(backend, [MODEL], seconds=0.1, every=10.0)
     assert len(found.readings) == 1
     assert 10.0 in backend.clock.slept
+    # The nearest number of intervals.
+    assert [len(soak.run(backend, [MODEL], seconds=seconds, every=1.0)[0].readings) for seconds in (1.4, 1.6)] == [1, 2]
 
 
 @pytest.mark.parametrize(("model", "workers"), [(MODEL, []), ("plain_socket", ["1"]), ("prefork", ["64"])])

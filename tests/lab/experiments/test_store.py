@@ -51,6 +51,17 @@ def test_two_runs_of_one_second_have_two_folders(tmp_path: Path) -> None:
     assert Run.find(str(runs[1].folder), "bench", root=tmp_path).folder == runs[1].folder
 
 
+def test_run_of_the_results_comes_before_a_folder_of_the_same_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("latest", run.started):
+        (elsewhere / name).mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    assert Run.find(None, "bench", root=tmp_path).folder == run.folder
+    assert Run.find(run.started, "bench", root=tmp_path).folder == run.folder
+
+
 def test_run_is_finished_after_finish(run: Run) -> None:
     assert not run.is_finished
     assert run.end == {}
@@ -117,18 +128,28 @@ def test_incomplete_file_of_a_killed_lab_is_ignored(run: Run) -> None:
     assert not run.has("ping/b")
 
 
-@pytest.mark.parametrize("is_made", [True, False], ids=["partial-file", "no-file"])
-def test_full_disk_leaves_no_partial_file(run: Run, monkeypatch: pytest.MonkeyPatch, is_made: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_made", "number", "why"),
+    [
+        (True, errno.ENOSPC, "the disk is full; the measurements so far are stored"),
+        (False, errno.EDQUOT, "the disk is full; the measurements so far are stored"),
+        (False, errno.EROFS, "Read-only file system"),
+    ],
+    ids=["partial-file", "no-file", "read-only"],
+)
+def test_full_disk_leaves_no_partial_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, is_made: bool, number: int, why: str
+) -> None:
     run.keep("a", {"rate": 1})
     write = Path.write_text
 
     def fill(self: Path, text: str, **options: str) -> int:
         if is_made:
             write(self, text[:1], **options)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "write_text", fill)
-    with pytest.raises(StoreError, match="the disk is full; the measurements so far are stored"):
+    with pytest.raises(StoreError, match=f"cannot be written: {why}$"):
         run.keep("b", {"rate": 2})
     monkeypatch.undo()
     assert run.steps() == {"a": {"rate": 1}}

@@ -73,6 +73,19 @@ def test_limits_come_from_the_catalogue() -> None:
     assert pool.workers == 64
 
 
+def test_limits_of_the_environment_replace_those_of_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(model: str) -> tuple[int | None, int]:
+        found = Server.of(CATALOGUE, CATALOGUE[model])
+        assert found is not None
+        return found.workers, found.connections
+
+    names = ("thread_pool", "prefork", "plain_socket", "socketserver_threading")
+    assert [read(name) for name in names] == [(64, 12_000), (64, 12_000), (1, 12_000), (None, 1100)]
+    monkeypatch.setenv("LAB_WORKERS", "7")
+    monkeypatch.setenv("LAB_MAX_CONNECTIONS", "50")
+    assert [read(name) for name in names] == [(7, 50), (7, 50), (1, 50), (None, 50)]
+
+
 def test_wait_chance_is_erlangs_c() -> None:
     assert wait_chance(1, 0.5) == pytest.approx(0.5)
     assert wait_chance(2, 1.0) == pytest.approx(1 / 3)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -157,6 +158,24 @@ def test_stored_step_has_request_and_result(lab: Open) -> None:
     assert 0 <= record["took"] < 60
     assert record["measurement"]["rate"] == 10_000
     assert "round-1, session, asyncio_streams, closed: server-bound" in found.lines[-1]
+
+
+def test_stored_step_has_the_connections_that_were_asked_for(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), modes=("fixed",))
+    found.measure_all()
+    record = found.run.read("round-1/session/asyncio_streams/fixed")
+    # Not the 16 of the knee.
+    assert (record["preset"], record["users"]) == ("open_session", 64)
+
+
+def test_stored_result_of_another_client_is_not_measured_again(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), control="asyncio_streams")
+    found.measure_all()
+    key = "cross-check/ping/asyncio_streams/redis-benchmark-1"
+    before, asked = found.run.read(key), len(found.backend.asked)
+    assert before["rate"] == 20_000
+    found.runner._cross_check(1, ["asyncio_streams"])
+    assert (found.run.read(key), len(found.backend.asked)) == (before, asked)
 
 
 def test_control_server_keeps_its_name(lab: Open) -> None:
@@ -519,6 +538,7 @@ def test_failed_step_is_stored_once_and_reported(lab: Open) -> None:
     key = "round-1/session/asyncio_streams/closed"
     reason = "no result; the server exited with code 3, its last lines: b / c / d"
     assert found.run.read(key)["failure"] == reason
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}\.\d{6}Z", found.run.read(key)["at"])
     assert f"{key}: {reason}" in found.lines
     assert found.runner.progress.total == 0
     found.runner._keep_failure(Step(Phase.ROUND, 1, "session", "asyncio_streams"), "again")

@@ -263,10 +263,11 @@ def run_stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 def test_running_models_are_checked_by_the_command_of_this_lab(run_stub: Callable[[str], Path]) -> None:
     one = {"name": "t.py::x[prefork-echo-tcp]", "model": "prefork", "transport": "tcp", "detail": "why"}
-    report = {"holds": False, "findings": [one | {"outcome": "passed"}, one | {"outcome": "failed"}]}
+    outcomes = ("passed", "failed", "error", "skipped", "xfailed", "xfailed", "passed", "passed", "xfailed", "xfailed")
+    report = {"holds": False, "findings": [one | {"outcome": outcome} for outcome in outcomes]}
     folder = run_stub(f"echo '{json.dumps(report)}'; exit 1")
     assert check_in_subprocess(Here(), ["prefork", "thread_pool"]) == {
-        "prefork": ModelResult(1, 1, 0, ("t.py::x[prefork-echo-tcp]",)),
+        "prefork": ModelResult(passed=3, failed=2, xfailed=4, failures=("t.py::x[prefork-echo-tcp]",) * 2),
         "thread_pool": ModelResult(0, 0),
     }
     # Without its project, it would check, and start, the models of another lab.

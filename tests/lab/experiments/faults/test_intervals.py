@@ -80,6 +80,15 @@ def test_interval_without_injection_is_not_written(backend: FakeBackend) -> None
     assert read_intervals(backend) == []
 
 
+def test_fault_that_is_not_supported_says_so_of_a_model_that_has_ended_too(backend: FakeBackend) -> None:
+    def fail() -> None:
+        raise CannotApplyError("this kernel has none")
+
+    backend.exited[MODELS[0]] = 1
+    with pytest.raises(CannotApplyError, match="this kernel has none"), injected(make(fail), backend, MODELS[0]):
+        pytest.fail("it was applied")
+
+
 def test_interval_ends_even_if_healing_fails(backend: FakeBackend) -> None:
     def fail() -> None:
         raise OSError("it will not")

@@ -1,11 +1,13 @@
 """Each fault's exact signal, limit or rule, and that healing undoes exactly that."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +28,7 @@ from lab.experiments.faults.kinds import (
     starve,
     worker,
 )
-from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, UNLIMIT
+from lab.experiments.faults.process_scripts import KILL_WORKER, LIMIT, PROCESS_TREE, UNLIMIT
 from lab.experiments.faults.registry import FAULTS
 from tests.support.fakes import FakeBackend
 from tests.support.waiting import wait_until
@@ -285,6 +287,38 @@ def test_injection_says_what_is_broken_and_how_to_heal_it_by_hand(
         assert "`lab " in injection.by_hand
 
 
+STATS = {
+    1: "1 (docker-init) S 0 1",
+    7: "7 (python) S 1 7",
+    8: "8 (odd) Z 1 (name) S 7 7",  # a name may have brackets and spaces
+    9: "9 (ended) Z 7 7",
+    10: "10 (python) R 8 7",
+    11: "11 (python) S 10 7",
+    20: "20 (another) S 0 20",
+}
+
+
+@pytest.mark.parametrize(
+    ("top", "tree"), [(1, [7, 8, 10, 11]), (7, [7, 8, 10, 11]), (8, [8, 10, 11]), (11, [11]), (20, [20])]
+)
+def test_tree_has_all_descendants_but_zombies_and_the_init_of_a_container(
+    monkeypatch: pytest.MonkeyPatch, top: int, tree: list[int]
+) -> None:
+    # 30 ends before it is read.
+    monkeypatch.setattr(os, "listdir", lambda folder: [*map(str, STATS), "30", "self", "net"])
+    monkeypatch.setattr(sys, "argv", ["-c", str(top)])
+
+    def read(path: str) -> StringIO:
+        number = int(path.removeprefix("/proc/").removesuffix("/stat"))
+        if number not in STATS:
+            raise FileNotFoundError(path)
+        return StringIO(STATS[number])
+
+    names: dict[str, Any] = {"open": read}
+    exec(PROCESS_TREE, names)  # noqa: S102 - our own script
+    assert names["tree"] == tree
+
+
 # The scripts run on a tree of three processes: a parent and its two children.
 PARENT = """
 import subprocess, sys, time
@@ -347,6 +381,9 @@ def test_process_without_children_has_no_worker() -> None:
 def test_limit_of_each_process_is_its_use_plus_a_margin(parent: subprocess.Popen[str], name: str) -> None:
     tree = [parent.pid, *read_children(parent)]
     which = getattr(resource, name)
+    for pid in tree:  # a soft limit that differs from the hard one, which has to stay
+        hard = resource.prlimit(pid, which)[1]
+        resource.prlimit(pid, which, (512 if name == "RLIMIT_NOFILE" else 2**40, hard))
     before = {pid: resource.prlimit(pid, which) for pid in tree}
     assert json.loads(run_script(LIMIT, parent.pid, name, -1)) == [[pid, *before[pid]] for pid in tree]
     assert {pid: resource.prlimit(pid, which) for pid in tree} == before

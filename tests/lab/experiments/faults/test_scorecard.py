@@ -206,6 +206,9 @@ def test_moment_depends_on_the_seed_and_is_within_its_range(backend: FakeBackend
         for fault in ("nothing", "pause", "kill")
     }
     assert len(set(moments.values())) == 9
+    other = apply(backend, "selector_loop", "pause", 1)
+    assert other is not None
+    assert other.moment not in moments.values()  # nor do all models get the fault at the same moment
     assert all(0.1 <= moment <= 0.6 for moment in moments.values())
     assert score_of(backend, "pause").moment == moments[1, "pause"]
 
