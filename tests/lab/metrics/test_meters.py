@@ -209,7 +209,9 @@ def test_own_quota_is_none_if_unreadable(tmp_path):
 
 def test_cgroup_of_another_container_is_not_read(tmp_path):
     """With a remote engine, the pid belongs to an unrelated local process."""
-    _write(tmp_path / "proc" / "42", cgroup="0::/user.slice\n")
+    _write(tmp_path / "proc" / "42", cgroup="4:cpuacct:/user.slice\n0::/user.slice\n")
+    _write(tmp_path / "fs" / "user.slice", cpu__stat="usage_usec 1500000\n")
+    _write(tmp_path / "fs" / "cpuacct" / "user.slice", cpuacct__usage="2500000000\n")
     assert CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs") is None
     assert CgroupMeter.find(43, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs") is None
 
