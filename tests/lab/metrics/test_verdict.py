@@ -293,6 +293,24 @@ def test_failing_server_comes_before_any_limit(changes, bound, reason, judge):
 def test_wrong_replies_are_reasons_of_the_generator():
     known = {kind.reason for kind in vars(failures).values() if hasattr(kind, "reason")}
     assert known >= WRONG_REPLIES
+    # One of these is enough, and one of any other is not.
+    assert {reason for reason in known if find_failure(1000, {reason: 1}, {})} == {
+        "wrong bytes",
+        "error reply",
+        "more than was asked for",
+        "short reply: closed in the middle",
+        "the codec raised an error",
+    }
+
+
+def test_starved_users_only_wait_for_a_turn_if_all_failures_are_time_outs(judge):
+    known = {kind.reason for kind in vars(failures).values() if hasattr(kind, "reason")}
+    found = {reason: judge(starved=1, failures={reason: 1}).bound for reason in known}
+    assert {reason for reason, bound in found.items() if bound is Limit.STARVED} == {
+        "time-out: no reply",
+        "time-out: no connection",
+    }
+    assert set(found.values()) == {Limit.STARVED, Limit.WRONG, Limit.FAILED}
 
 
 def _verdicts(*bounds):
