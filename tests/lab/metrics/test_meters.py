@@ -16,7 +16,7 @@ import requests
 from lab.metrics.cgroup import CgroupMeter, read_throttled
 from lab.metrics.meters import StatsMeter, find_container, open_container_meter
 from lab.metrics.process import ProcessMeter, open_process_meter, read_cpu_clock
-from lab.metrics.sample import Meter, NoMeter, Sample, Switches
+from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descriptors
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
 _BURN = """
@@ -185,6 +185,25 @@ def test_cgroup_version_1(tmp_path):
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
     assert meter is not None
     assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
+
+
+def test_descriptors_are_unknown_if_those_of_one_process_are(tmp_path, monkeypatch):
+    for pid, names in (("1", "012"), ("2", "01")):
+        _write(tmp_path / pid / "fd", **dict.fromkeys(names, ""))
+    assert count_descriptors([1, 2, 3], tmp_path) == 5  # 3 has ended
+    assert count_descriptors([3], tmp_path) is None
+    listdir = os.listdir
+
+    def refuse(folder):
+        if folder == tmp_path / "2" / "fd":
+            raise PermissionError
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert count_descriptors([1], tmp_path) == 3
+    # Part of them would look like all.
+    assert count_descriptors([1, 2], tmp_path) is None
+    assert count_descriptors([2, 1], tmp_path) is None
 
 
 @pytest.mark.parametrize("group", ["/", "/docker/abc123"])
