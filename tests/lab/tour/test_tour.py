@@ -1,8 +1,10 @@
 """The tour: its list, its recorder, masked secrets, its output, and the servers that it starts."""
 
 import base64
+import errno
 import json
 import re
+import select
 import socket
 import ssl
 import sys
@@ -137,6 +139,24 @@ class TestRegistry:
         other = read_exhibit("old", DOCSTRING.replace("something", "nothing"))
         assert other.digest == exhibit.digest != read_exhibit("old", DOCSTRING.replace("= 1", "= 2")).digest
 
+    def test_json_has_the_facts_and_the_file_without_its_text(self) -> None:
+        assert read_exhibit("old", DOCSTRING).as_json() == {
+            "module": "old",
+            "purpose": "What it is for.",
+            "python2": ("old", "older"),
+            "python3": (),
+            "gone_since": "3.13",
+            "instead": "something newer",
+            "servers": ("gallery_web",),
+            "file": "lab/tour/exhibits/old_exhibit.py",
+        }
+
+    def test_missing_file_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(registry, "DIRECTORY", tmp_path)
+        with pytest.raises(RegistryError) as error:
+            registry.load()
+        assert str(error.value) == f"{tmp_path}/socket_exhibit.py: no such file, but the tour lists it"
+
     def test_missing_fact_is_named(self) -> None:
         with pytest.raises(RegistryError, match=r"old_exhibit\.py: its docstring lacks: Gone since$"):
             read_exhibit("old", DOCSTRING.replace("Gone since: 3.13\n", ""))
@@ -151,6 +171,7 @@ class TestSecrets:
             ("ABCD1 LOGIN ann {3}", f"ABCD1 LOGIN ann {MASK}"),
             ("AUTH PLAIN AGFubgBhbm4=", f"AUTH PLAIN {MASK}"),
             ("Host: a\nAuthorization: Basic YTpi\nAccept: b", f"Host: a\nAuthorization: Basic {MASK}\nAccept: b"),
+            ("Proxy-Authorization: Basic YTpi", f"Proxy-Authorization: Basic {MASK}"),
             ("ftp://ann:anns-secret@host/", f"ftp://ann:{MASK}@host/"),
             ("PASSIVE mode", "PASSIVE mode"),
             ("Authorization: Digest username=ann", "Authorization: Digest username=ann"),
@@ -187,18 +208,23 @@ def test_bytes_are_decoded_for_display() -> None:
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     recorder = Recorder()
-    before = {(kind, name): vars(kind).get(name) for kind in (socket.socket, ssl.SSLSocket) for name in dir(kind)}
+    owners = (socket, socket.socket, ssl.SSLContext, ssl.SSLSocket)
+    before = {(owner, name): vars(owner).get(name) for owner in owners for name in dir(owner)}
     with recorder.recording():
         yield recorder
     # All replaced methods are restored.
-    assert before == {(kind, name): vars(kind).get(name) for kind, name in before}
+    assert before == {(owner, name): vars(owner).get(name) for owner, name in before}
 
 
 class Server:
-    """Answer each line in upper case; over TLS if there is a context."""
+    """Answer each line in upper case; over TLS if there is a context.
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
+    Args:
+        before: number of bytes that are read, and not answered, before TLS begins.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None, before: int = 0) -> None:
+        self._context, self._before = context, before
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
         self._thread = threading.Thread(target=self._serve)
@@ -214,6 +240,7 @@ class Server:
     def _serve(self) -> None:
         stream, _ = self._listener.accept()
         if self._context:
+            stream.recv(self._before, socket.MSG_WAITALL)
             stream = self._context.wrap_socket(stream, server_side=True)
         with stream, stream.makefile("rb") as lines:
             for line in lines:
@@ -247,6 +274,53 @@ class TestRecorder:
             link.recv(10)
         assert {each.peer for each in recorder.messages()} == {f"localhost:{server.address[1]}"}
 
+    def test_address_keeps_the_first_name_that_was_used_for_it(self, recorder: Recorder) -> None:
+        """FTP's data connection goes to the address that the server has sent."""
+        for name, peer in (("localhost", "localhost"), ("127.0.0.1", "localhost")):
+            with Server() as server, socket.create_connection((name, server.address[1])) as link:
+                link.sendall(b"x\n")
+                link.recv(10)
+            assert recorder.messages()[-1].peer == f"{peer}:{server.address[1]}"
+
+    def test_recorder_records_ipv6(self, recorder: Recorder) -> None:
+        with Server() as server, socket.socket(socket.AF_INET6) as link:
+            link.connect(("::ffff:127.0.0.1", server.address[1]))
+            link.sendall(b"x\n")
+            link.recv(10)
+        assert tell(recorder.messages()) == [(1, "client", "x\n"), (1, "server", "X\n")]
+
+    def test_socket_that_connects_in_several_calls_is_one_connection(self, recorder: Recorder) -> None:
+        """A loop asks `connect_ex` until it says that the socket is connected."""
+        for number in (1, 2):
+            with Server() as server, socket.socket() as link:
+                link.settimeout(0)
+                while link.connect_ex(server.address) not in (0, errno.EISCONN):
+                    select.select([], [link], [])
+                link.settimeout(10)
+                link.sendall(b"x\n")
+                link.recv(10)
+            assert tell(recorder.messages())[-1] == (number, "server", "X\n")
+
+    @pytest.mark.parametrize("method", ["send", "sendmsg"])
+    def test_only_what_was_sent_is_recorded(self, recorder: Recorder, method: str) -> None:
+        data = b"x" * (1 << 24)  # more than any buffer has
+        with silent() as port, socket.create_connection(("127.0.0.1", port)) as link:
+            link.settimeout(0)
+            sent = link.send(data) if method == "send" else link.sendmsg([data[:10], data])
+        (message,) = recorder.messages()
+        assert 10 < sent < len(data)
+        assert len(message.text) + message.left_out == sent
+
+    def test_recorder_goes_on_after_an_error(self, recorder: Recorder) -> None:
+        with Server() as server, socket.create_connection(server.address) as link:
+            link.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                link.recv(10)
+            link.settimeout(10)
+            link.sendall(b"x\n")
+            link.recv(10)
+        assert tell(recorder.messages()) == [(1, "client", "x\n"), (1, "server", "X\n")]
+
     def test_recorder_records_files_of_sockets_and_concurrent_connections(self, recorder: Recorder) -> None:
         with (
             Server() as one,
@@ -275,16 +349,16 @@ class TestRecorder:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "server.pem")
         trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
-        with (
-            Server(context) as server,
-            socket.create_connection(server.address) as link,
-            trusting.wrap_socket(link, server_hostname="localhost") as secure,
-        ):
-            secure.sendall(b"PASS secret\n")
-            assert secure.recv(100) == b"PASS SECRET\n"
-        messages = recorder.messages()
-        assert tell(messages) == [(1, "client", f"PASS {MASK}\n"), (1, "server", f"PASS {MASK}\n")]
-        assert all(each.tls for each in messages)
+        with Server(context, before=5) as server, socket.create_connection(server.address) as link:
+            link.sendall(b"STLS\n")
+            with trusting.wrap_socket(link, server_hostname="localhost") as secure:
+                secure.sendall(b"PASS secret\n")
+                assert secure.recv(100) == b"PASS SECRET\n"
+        assert [(each.connection, each.side, each.tls, each.text) for each in recorder.messages()] == [
+            (1, "client", False, "STLS\n"),
+            (1, "client", True, f"PASS {MASK}\n"),
+            (1, "server", True, f"PASS {MASK}\n"),
+        ]
 
     def test_long_message_is_shortened_and_its_rest_counted(self, recorder: Recorder) -> None:
         with Server() as server, socket.create_connection(server.address) as link:
@@ -303,8 +377,10 @@ class TestFaulty:
             assert link.recv(10) == b"one"
             link.sendall(b"?")
             assert link.recv(10) == b"two"
-            link.sendall(b"more that it does not wait for")
-            assert link.recv(10) == b""
+            # Nothing of what it has not waited for makes the end a reset.
+            for _ in range(2):
+                link.sendall(b"more that it does not wait for")
+                assert link.recv(10) == b""
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", port), 10)
 
@@ -335,6 +411,17 @@ RUN = ExhibitRun(
     ),
     (Failure("wrong password", "ftplib.error_perm", "530 no"), Failure("lost", None, None)),
 )
+
+
+def render(module: str, run: ExhibitRun) -> str:
+    """Return what a terminal gets."""
+    from rich.console import Console
+
+    (exhibit,) = registry.find([module])
+    console = Console(width=WIDE - 1, force_terminal=True, color_system="standard", no_color=False)
+    with console.capture() as shown:
+        show(exhibit, run, console)
+    return shown.get()
 
 
 class TestOutput:
@@ -380,8 +467,33 @@ class TestOutput:
         for text in ("def visit()", "C: USER ann", "ftplib.error_perm: 530 no", "nothing was raised"):
             assert text in shown
 
-    def test_list_has_a_row_per_module(self) -> None:
-        assert make_list(registry.load()).row_count == len(registry.MODULES)
+    def test_list_has_a_row_per_module_in_yellow_if_it_is_gone(self) -> None:
+        exhibits = registry.load()
+        assert [row.style for row in make_list(exhibits).rows] == [
+            "" if exhibit.gone_since is None else "yellow" for exhibit in exhibits
+        ]
+
+    @pytest.mark.parametrize(
+        ("module", "said"),
+        [
+            ("ftplib", "Python 2: ftplib. Python 3: ftplib; still available. Use instead: still ftplib"),
+            ("gopherlib", "Python 2: gopherlib. Python 3: -; gone since 2.6. Use instead: a socket"),
+        ],
+    )
+    def test_head_of_an_exhibit_says_what_became_of_its_module(self, module: str, said: str) -> None:
+        assert said in " ".join(render(module, RUN).split())
+
+    def test_sides_and_failures_have_their_colours(self) -> None:
+        shown = render("ftplib", replace(RUN, error="Traceback ...\nOSError: no way"))
+        for text in (
+            "\x1b[36mC: USER ann",
+            "\x1b[32mS: 331 what now",
+            "\x1b[1;31mTraceback ...",
+            "\x1b[1;31mOSError: no way",
+            " ftplib.error_perm: 530 no",
+            "\x1b[1;31mnothing was raised",
+        ):
+            assert text in shown
 
 
 class TestNormalise:
