@@ -105,6 +105,10 @@ def test_best_are_in_both_first_places_or_the_cheapest_of_the_fastest() -> None:
 def test_worst_has_the_largest_share_of_failures() -> None:
     rates, costs = make_estimates(100, 100, 1, 100), make_estimates(1, 1, 1, 9)
     assert choose_worst(make_rows({"a": 5, "b": 70}), "a", rates, costs) == "b"
+    # The share, and not the number: 60 of few requests are more than 70 of many.
+    rows = make_rows({"a": 60, "b": 70})
+    few = replace(rows[0], found={1: vary(MEASUREMENT, answered=1_000, failures={"timeout": 60})})
+    assert choose_worst([few, *rows[1:]], "", rates, costs) == "a"
 
 
 def test_worst_is_the_slowest_of_those_far_behind() -> None:

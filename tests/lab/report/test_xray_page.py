@@ -12,8 +12,8 @@ from lab.experiments.xray.calls import Activity, Stretch, list_stretches, sum_up
 from lab.experiments.xray.recording import Recording, SystemCall, TracedThread, read_recordings
 from lab.experiments.xray.scenes import SCENES
 from lab.experiments.xray.sentences import conclude
-from lab.report.xray_page import _list_words, _make_section, render
-from lab.report.xray_svg import NARROW, Shared, draw, draw_together, measure_label
+from lab.report.xray_page import _LEGEND, _list_words, _make_section, render
+from lab.report.xray_svg import CLASSES, NARROW, STYLE, Shared, draw, draw_together, measure_label
 from lab.report.xray_trace import make_trace
 from tests.support.made_up_xray import (
     LOOP,
@@ -597,3 +597,48 @@ def test_trace_has_the_system_calls_below_their_thread() -> None:
         ("recvfrom", 24_000, 9000, "thread 1: system calls"),
         ("accept4", 0, 2000, "thread 2: system calls"),
     ]
+
+
+def test_legend_has_the_class_of_each_state() -> None:
+    """And a colour, or a pattern, that no other class has: those of the needs of a thread are one."""
+    said = dict(_LEGEND)
+    for state, text in (
+        (State.BACKLOG, "in the backlog: connected as far as the client can tell"),
+        (State.CONNECTED, "connected, and silent"),
+        (State.UNREAD, "the client has sent, and the server has not read it"),
+        (State.SLEEPING, "the server sleeps for a client"),
+        (State.COMPUTING, "the server computes for a client"),
+        (State.SENDING, "the server waits until a client takes its reply"),
+        (State.READING, "the server waits for a request of a client, or the rest of one"),
+        (State.RUNNING, "the server runs, or is between two steps for the client"),
+        (State.GIL, "waits for the GIL, a lock or a core"),
+    ):
+        assert said.pop(CLASSES[state][0]) == text
+    assert not said
+    colours = dict(re.findall(r"(?<=[}\n])([a-z.,]+){stroke:([^;}]+)}", STYLE))
+    del colours[".grid"]
+    assert {name for names in colours for name in names.replace(".", "").split(",")} == {
+        name for name, _ in CLASSES.values()
+    } - {"rest"}
+    assert len(set(colours.values())) == len(colours)
+
+
+def test_each_scene_of_a_page_has_the_names_of_its_own_clients() -> None:
+    clients = tuple(replace(client, name=name) for client, name in zip(CHAIN.clients, "RSC", strict=True))
+    page = render([CHAIN, replace(CHAIN, scene="slow", clients=clients)], missing={})
+    assert re.findall(r'class="figure">(\w) waited</th>', page) == ["A", "B", "C", "R", "S", "C"]
+
+
+def test_page_says_all_that_a_lane_shows_and_what_was_not_recorded() -> None:
+    recording = replace(CHAIN, missing=("strace: not <installed>", "the GIL: not asked"))
+    page = render([recording], missing={})
+    assert re.findall(r'<p class="small soft">Not recorded: (.*)\.</p>', page) == [
+        "strace: not &lt;installed&gt;",
+        "the GIL: not asked",
+    ]
+    lanes = [(lane.name, list(_list_words(lane))) for lane in Analysis(recording).lanes]
+    found = re.findall(r"<dt>(.*?)</dt>((?:<dd>.*?</dd>)+)", page)
+    assert [(name, re.findall("<dd>(.*?)</dd>", words)) for name, words in found] == lanes
+    assert max(len(words) for _, words in lanes) > 2
+    wide, narrow = re.findall(r'<div class="(?:wide|narrow)"><svg viewBox="0 0 (\d+) ', page)
+    assert (wide, narrow) == ("1000", "360")

@@ -7,7 +7,18 @@ import pytest
 from lab.experiments.xray.analysis import Analysis, Lane, Mark, Span, State
 from lab.experiments.xray.recording import SystemCall, TracedThread
 from lab.experiments.xray.scenes import SCENES
-from lab.report.xray_text import _draw_axis, _wrap, describe_scene, draw, draw_lane, make_legend, render
+from lab.report.xray_text import (
+    _MARKS,
+    _MEANINGS,
+    CHARACTERS,
+    _draw_axis,
+    _wrap,
+    describe_scene,
+    draw,
+    draw_lane,
+    make_legend,
+    render,
+)
 from tests.support.made_up_xray import (
     LOOP,
     LOOP_CLIENTS,
@@ -187,3 +198,23 @@ def test_sentence_is_wrapped_between_words() -> None:
 def test_scene_is_named_by_what_its_clients_do() -> None:
     assert describe_scene("sleep") == SCENES["sleep"].title
     assert describe_scene("of an older version") == "of an older version"
+
+
+def test_legend_says_what_the_characters_of_the_states_mean() -> None:
+    said = dict(_MEANINGS)
+    for state, text in (
+        (State.BACKLOG, "in the backlog"),
+        (State.CONNECTED, "connected and silent"),
+        (State.UNREAD, "sent, and not read by the server yet"),
+        (State.SLEEPING, "the server sleeps"),
+        (State.COMPUTING, "the server computes"),
+        (State.SENDING, "the server waits until this client takes the reply"),
+        (State.READING, "the server waits for a request"),
+        (State.GIL, "waits for the GIL"),
+        (State.LOCK, "waits for a lock"),
+        (State.CORE, "waits for a core"),
+        (State.RUNNING, "runs"),
+    ):
+        assert said[CHARACTERS[state]].startswith(text)
+    for mark, text in (("sent", "the client sends"), ("answered", "the reply"), ("closed", "the client closes")):
+        assert said[_MARKS[mark]].startswith(text)

@@ -1,6 +1,7 @@
 """The figures of `lab advise`: limits, boundaries, the order of the models, and the sources of its inputs."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -240,6 +241,14 @@ def show(found: list[Advice]) -> list[str]:
     console = Console(width=200, file=StringIO())
     print_advice(LOAD, found, Sources(None, Measured(), ("a [b]note[/b]",)), console)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_percentile_is_that_of_the_demand() -> None:
+    console = Console(width=200, file=StringIO())
+    for share, name in ((0.99, "p99"), (0.5, "p50"), (0.999, "p99.9")):
+        print_advice(replace(LOAD, share=share), [make_advice("a")], Sources(None, Measured(), ()), console)
+        *_, head = (line for line in console.file.getvalue().splitlines() if "what breaks first" in line)  # type: ignore[attr-defined]
+        assert re.split(r"  +", head.strip())[2:5] == ["requests in flight", name, "memory"]
 
 
 def test_answer_names_models_within_10_percent_of_the_best() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
-from lab.experiments.xray.analysis import Analysis, State, is_orderly
+from lab.experiments.xray.analysis import _STATES, Analysis, State, is_orderly
+from lab.experiments.xray.calls import ACTIVITIES, Activity
 from lab.experiments.xray.record import choose_round, make_recordings
 from lab.experiments.xray.recording import (
     Client,
@@ -384,3 +385,31 @@ def test_pieces_of_a_reply_are_one_part_of_a_sentence() -> None:
     clients = (("R", 1.9, 21.0), ("C", 3.0, 20.5))
     analysis = Analysis(make_recording([make_process(1, [lines])], clients))
     assert explain(analysis) == ["C waited 17 ms: the only thread sent to R (17 ms)."]
+
+
+# What a thread does in each system call, by the names of the manual.
+CALLS = {
+    (State.LOOP, Activity.WAIT): "epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6",
+    (State.LOOP, Activity.ACCEPT): "accept accept4",
+    (State.SLEEPING, Activity.SLEEP): "nanosleep clock_nanosleep",
+    (State.READING, Activity.RECEIVE): "recvfrom recvmsg",
+    (State.SENDING, Activity.SEND): "sendto sendmsg",
+    # Of files too, so nothing is said of a thread that waits in one.
+    (None, Activity.RECEIVE): "read readv pread64",
+    (None, Activity.SEND): "write writev sendfile",
+    (None, Activity.WAIT): "restart_syscall",
+    (None, Activity.LOCK): "futex",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "activity"),
+    [(name, *meaning) for meaning, names in CALLS.items() for name in names.split()],
+)
+def test_system_calls_have_their_meaning(name: str, state: State | None, activity: Activity) -> None:
+    assert (_STATES.get(name), ACTIVITIES.get(name)) == (state, activity)
+
+
+def test_no_other_system_call_has_a_meaning() -> None:
+    assert set(ACTIVITIES) == {name for names in CALLS.values() for name in names.split()}
+    assert set(_STATES) - set(ACTIVITIES) == {"running", "fcntl"}

@@ -331,3 +331,44 @@ def test_system_calls_that_cannot_be_counted_are_missing(monkeypatch: pytest.Mon
     costs, missing = measure(lab, "m", "/folder", rounds=1)
     assert missing == {"m": "system calls: no strace"}
     assert costs[0] == Cost("m", "PING", None, 3.0, None)
+
+
+READS = "read readv pread64 preadv preadv2 recvfrom recvmsg"
+WRITES = "write writev pwrite64 pwritev pwritev2 sendto sendmsg sendfile sendfile64"
+OTHERS = "accept4 epoll_wait readlink sendmmsg mwrite ioctl"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_copy"),
+    [(name, names is not OTHERS) for names in (READS, WRITES, OTHERS) for name in names.split()],
+)
+def test_bytes_are_copied_by_calls_that_read_and_write(name: str, is_copy: bool) -> None:
+    calls = [Call(1, name, 2 * SECOND, 2 * SECOND, 64)]
+    assert count_calls(calls, SECOND, 3 * SECOND, 2) == ({name: 0.5}, 32.0 * is_copy)
+
+
+def test_cost_has_a_name_for_each_figure_in_json() -> None:
+    assert Cost("m", "PING", {"sendto": 1.0, "recvfrom": 0.5}, 3.0, 13.0).as_json() == {
+        "model": "m",
+        "exchange": "PING",
+        "system_calls": 1.5,
+        "by_name": {"sendto": 1.0, "recvfrom": 0.5},
+        "context_switches": 3.0,
+        "bytes_copied": 13.0,
+    }
+    unknown = Cost("m", "PING", None, None, None).as_json()
+    assert [unknown[name] for name in ("system_calls", "by_name", "context_switches", "bytes_copied")] == [None] * 4
+
+
+def test_folder_for_the_end_of_the_exchanges_is_made_and_an_old_file_removed(tmp_path: Path) -> None:
+    class Here(FakeLab):
+        def run(self, arguments: Sequence[str], *, capture: bool, timeout: float) -> Completed:
+            exec(arguments[2], {})  # noqa: S102 - what another Python is asked to run
+            return Completed(arguments, 0, "", "")
+
+    path = tmp_path / "xray" / "m" / "counted"
+    count._remove(Here(), str(path))
+    assert list(path.parent.iterdir()) == []
+    path.touch()
+    count._remove(Here(), str(path))
+    assert list(path.parent.iterdir()) == []

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -273,7 +274,10 @@ def test_sampler_sees_what_a_thread_waits_in() -> None:
     json.dumps(found)
     seen.look()
     assert not seen.threads  # it has ended, and is kept among those that have
-    assert [each.tid for each in seen.ended] == [child.pid]
+    (ended,) = seen.ended
+    assert (ended.tid, ended.state_file, ended.schedule_file) == (child.pid, -1, -1)
+    ended.faults.append("what could not be seen of it")
+    assert "what could not be seen of it" in seen.as_json()["faults"]
 
 
 def test_sampler_sees_threads_that_come_later() -> None:
@@ -434,3 +438,71 @@ def test_switches_of_a_thread_that_is_new_count_from_its_beginning() -> None:
         release.set()
         for each in threads:
             each.join()
+
+
+def test_quiet_threads_are_left_alone_only_between_two_looks_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "_MANY", 0)
+    seen = sampler.Sampler(os.getpid())
+    seen.looks = [0] * (sampler._PATIENCE - 1)
+    seen.look()
+    listed, own = seen.listed, seen.threads[threading.get_native_id()]
+    for number in range(sampler._PATIENCE):
+        own.same, before = sampler._PATIENCE, own.looked
+        seen.look()
+        is_full = number == sampler._PATIENCE - 1
+        assert (own.looked > before, seen.listed > listed) == (is_full, is_full)
+        own.same = 0
+    before = own.looked
+    seen.look()
+    assert own.looked > before
+
+
+def test_thread_is_quiet_from_its_last_news_on(tmp_path: Path) -> None:
+    thread = sampler.Thread(os.getpid(), threading.get_native_id())
+    found = []
+    for line in ("500 7 40", "500 7 40", "500 9 40", "600 9 41", "600 9 41"):
+        see_schedule(thread, tmp_path / "schedstat", line)
+        found.append(thread.same)
+    thread.close()
+    # The first look shows what it had before it was seen.
+    assert found[1:] == [found[0] + 1, found[0] + 2, 0, 1]
+
+
+@pytest.mark.parametrize(("done_after", "looks"), [(3, 4), (None, 7)])
+def test_sampler_looks_once_a_period_until_it_is_told_or_after_20_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    done_after: int | None,
+    looks: int,
+) -> None:
+    """A look takes 1 s, and one 5 s, after which it does not catch up."""
+    now, slept, looked = [1000.0], [], []
+
+    class Fake:
+        def __init__(self, top: int) -> None:
+            assert top == 7
+
+        def look(self) -> None:
+            assert (tmp_path / "sampling").exists() == bool(looked)
+            looked.append(now[0])
+            assert len(looked) < 99, "it does not end"
+            now[0] += 5 if len(looked) == 3 else 1
+            if len(looked) == (done_after or 99) + 1:
+                (tmp_path / "done").touch()
+
+        def as_json(self) -> dict[str, int]:
+            return {"looks": len(looked)}
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(sampler, "Sampler", Fake)
+    monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr("sys.argv", ["sampler", "7", str(tmp_path), "3"])
+    sampler.main()
+    assert json.loads(capsys.readouterr().out) == {"looks": looks}
+    # The first look is before it says that it looks, at 1001; the one at 1004 ends at 1009; and 1021 is the end.
+    assert looked == [1000, 1001, 1004, 1009, 1012, 1015, 1018][:looks]
+    assert slept == [2, 0, 2, 2, 2, 2][: looks - 1]

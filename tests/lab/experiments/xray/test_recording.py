@@ -69,6 +69,8 @@ def test_file_that_is_none_of_recordings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     with pytest.raises(LabError, match=r"x\.json: No such file or directory$"):
         read_recordings(path)
+    with pytest.raises(LabError, match=f"^{tmp_path}: Is a directory$"):
+        read_recordings(tmp_path)
     for text in ("not JSON", json.dumps({"version": 1})):
         path.write_text(text)
         with pytest.raises(LabError, match=r"x\.json is not a recording of `lab xray`$"):
