@@ -1,12 +1,15 @@
 """What `make engine` installs."""
 
+import fcntl
+from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lab.engine import apt, daemon, provide
+from lab.engine import EngineError, apt, daemon, provide
 
 
 def test_what_another_process_has_installed_meanwhile_is_not_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +39,45 @@ def test_what_another_process_has_installed_meanwhile_is_not_installed_again(mon
         assert [part for parts in asked for part, is_missing in parts.items() if is_missing] == installed
         assert len(starts) == (len(found) > 1)
         assert left == []
+
+
+def test_engine_that_is_installed_is_only_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two at the same time wait for each other."""
+    states: Iterator[Any] = (
+        SimpleNamespace(
+            problems=[SimpleNamespace(part=part, what=f"no {part}") for part in parts],
+            is_complete=not parts,
+            server_version="1",
+            compose_version="1",
+            buildx_version="1",
+        )
+        for parts in (["engine", "base_image"], [])
+    )
+    away, complete = states
+    steps: list[str] = []
+    found = [away, away, complete]
+    monkeypatch.setattr(provide, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(provide, "status", lambda: found.pop(0))
+    monkeypatch.setattr(provide, "check_able", lambda *given: steps.append(str(given[-1])))
+    monkeypatch.setattr(provide, "which", lambda name, *, path: f"/sbin/{name}")
+    monkeypatch.setattr(apt, "install_docker", lambda **_: steps.append("installed"))
+
+    def start() -> None:
+        steps.append("started")
+        with (tmp_path / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr(daemon, "start", start)
+    assert provide.install() is complete
+    assert steps == ["no engine", "started"]
+
+
+def test_engine_that_is_still_incomplete_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    problem = SimpleNamespace(part="engine", what="no Docker engine answers")
+    monkeypatch.setattr(provide, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(provide, "status", lambda: SimpleNamespace(problems=[problem], is_complete=False))
+    monkeypatch.setattr(provide, "check_able", lambda *_: None)
+    monkeypatch.setattr(apt, "install_docker", lambda **_: None)
+    monkeypatch.setattr(daemon, "start", lambda: None)
+    with pytest.raises(EngineError, match=r"^after the installation no Docker engine answers: see `python3 -m"):
+        provide.install()

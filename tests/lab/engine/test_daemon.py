@@ -1,0 +1,195 @@
+"""How the engine is started, and what is said if it does not. A shell stands for dockerd."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.engine import EngineError, __main__, daemon, probe
+from tests.support.fakes import Clock
+from tests.support.programs import put_programs
+from tests.support.waiting import wait_until
+
+
+class Engine:
+    """Answers from its nth question on; never if None."""
+
+    def __init__(self, answers_at: int | None) -> None:
+        self.answers_at, self.asked = answers_at, 0
+
+    def is_answering(self) -> bool:
+        self.asked += 1
+        return self.answers_at is not None and self.asked >= self.answers_at
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The engine's folders, and no service manager."""
+    monkeypatch.setattr(daemon, "RUN", tmp_path / "run")
+    monkeypatch.setattr(daemon, "LOG", tmp_path / "log" / "dockerd.log")
+    monkeypatch.setattr(daemon, "clear_stale", list)
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+def put_dockerd(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    program = folder / "dockerd"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(daemon, "which", lambda name, *, path: str(program) if name == "dockerd" else None)
+
+
+def set_engine(monkeypatch: pytest.MonkeyPatch, answers_at: int | None) -> Engine:
+    engine = Engine(answers_at)
+    monkeypatch.setattr(daemon, "is_answering", engine.is_answering)
+    return engine
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """The processes that were started, which are ended here."""
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def open_noted(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+        started.append(real(*arguments, **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", open_noted)
+    yield started
+    for process in started:
+        process.returncode = None
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_engine_that_answers_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_engine(monkeypatch, 1)
+    for name in ("_start_service", "_start_process"):
+        monkeypatch.setattr(daemon, name, lambda: pytest.fail("it was started"))
+    daemon.start()
+
+
+def test_engine_outlives_the_command_and_its_terminal(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"]
+) -> None:
+    """And writes where users of the log can read it, after what an earlier one has written."""
+    daemon.LOG.parent.mkdir()
+    daemon.LOG.write_text("of yesterday\n")
+    put_dockerd(monkeypatch, folder, "umask; pwd; read -r line; echo end of input; exec /bin/sleep 60")
+    set_engine(monkeypatch, 2)
+    daemon._start_process()
+    (process,) = started
+    assert process.returncode == 0  # nothing waits for it
+    assert os.getsid(process.pid) == process.pid
+    said = "of yesterday\n0022\n/\nend of input\n"
+    wait_until(lambda: daemon.LOG.read_text() == said)
+
+
+def test_engine_that_ends_says_why_from_its_own_log(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"]
+) -> None:
+    daemon.LOG.parent.mkdir()
+    daemon.LOG.write_text("of yesterday\n")
+    put_dockerd(monkeypatch, folder, "echo no storage >&2; exit 7")
+    set_engine(monkeypatch, None)
+    with pytest.raises(EngineError) as raised:
+        daemon._start_process()
+    assert str(raised.value) == (
+        f"dockerd ended with exit code 7: its log is {daemon.LOG}; it ends with:\n    no storage"
+    )
+
+
+def test_engine_that_does_not_answer_in_time_is_ended(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"]
+) -> None:
+    put_dockerd(monkeypatch, folder, "exec /bin/sleep 60")
+    set_engine(monkeypatch, None)
+    monkeypatch.setattr(daemon, "time", clock := Clock())
+    with pytest.raises(EngineError, match=r"^dockerd gave no answer within 60 s: its log is "):
+        daemon._start_process()
+    assert clock.now == pytest.approx(160.0, abs=0.1)
+    assert started[0].returncode == -15
+
+
+@pytest.mark.parametrize("answers_at", [3, None])
+def test_engine_that_another_program_has_just_started_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"], answers_at: int | None
+) -> None:
+    put_dockerd(monkeypatch, folder, "exit 1")
+    (daemon.RUN / "docker.pid").write_text("77\n")
+    engine = set_engine(monkeypatch, answers_at)
+    monkeypatch.setattr(daemon, "time", Clock())
+    if answers_at:
+        daemon._start_process()
+        assert engine.asked == answers_at
+    else:
+        with pytest.raises(EngineError, match=r"^dockerd runs \(pid 77\) but does not answer on .*/docker\.sock: end"):
+            daemon._start_process()
+    assert started == []
+
+
+def test_machine_without_dockerd_is_said(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(daemon, "which", lambda *_, **__: None)
+    with pytest.raises(EngineError, match=r"^no dockerd on this machine: run `make engine` as root$"):
+        daemon._start_process()
+
+
+@pytest.mark.parametrize(
+    ("code", "answers_at", "fails"), [(0, 2, False), (0, None, True), (5, 1, True)], ids=["starts", "silent", "fails"]
+)
+def test_service_is_started_and_has_to_answer(
+    monkeypatch: pytest.MonkeyPatch, code: int, answers_at: int | None, fails: bool
+) -> None:
+    set_engine(monkeypatch, answers_at)
+    monkeypatch.setattr(daemon, "time", Clock())
+    programs = put_programs(monkeypatch, {"systemctl": code or ""}, daemon)
+    if fails:
+        with pytest.raises(EngineError, match=r"^systemd could not start docker\.service: read `journalctl"):
+            daemon._start_service()
+    else:
+        daemon._start_service()
+    assert (programs.asked, programs.timeouts) == (["systemctl start docker"], [60.0])
+
+
+@pytest.mark.parametrize("has_systemd", [True, False])
+def test_service_manager_starts_it_if_there_is_one(monkeypatch: pytest.MonkeyPatch, has_systemd: bool) -> None:
+    set_engine(monkeypatch, None)
+    started: list[str] = []
+    monkeypatch.setattr(Path, "is_dir", lambda self: has_systemd and str(self) == "/run/systemd/system")
+    monkeypatch.setattr(daemon, "_start_service", lambda: started.append("service"))
+    monkeypatch.setattr(daemon, "_start_process", lambda: started.append("process"))
+    daemon.start()
+    assert started == ["service" if has_systemd else "process"]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stdout", "euid", "code", "installs"),
+    [(False, False, 0, 0, True), (True, False, 0, 3, False), (False, True, 0, 3, False), (False, False, 7, 3, False)],
+    ids=["ci", "a user types", "a user reads", "not root"],
+)
+def test_engine_is_installed_unasked_only_where_no_user_is(
+    monkeypatch: pytest.MonkeyPatch, stdin: bool, stdout: bool, euid: int, code: int, installs: bool
+) -> None:
+    installed: list[int] = []
+    monkeypatch.delenv("LAB_ENGINE", raising=False)
+    monkeypatch.setattr(probe, "is_complete", lambda: False)
+    monkeypatch.setattr(probe, "status", lambda: probe.read_status(127, "", "", ""))
+    monkeypatch.setattr(__main__, "install", lambda: installed.append(1))
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: stdin, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: stdout, raising=False)
+    # A log that goes to a file is no user.
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: not stdout, raising=False)
+    assert __main__.main(["ensure"]) == code
+    assert bool(installed) == installs
+
+
+def test_engine_that_is_complete_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "is_complete", lambda: True)
+    monkeypatch.setattr(__main__, "install", lambda: pytest.fail("it was installed"))
+    assert __main__.main(["ensure"]) == 0
