@@ -113,3 +113,8 @@ def test_only_containers_have_controls_of_containers(process: Backend, container
     assert process.faults.container is None
     assert container.faults.container is not None
     assert (process.in_containers, container.in_containers) == (False, True)
+
+
+def test_container_has_more_time_to_recover_than_a_process(process: Backend, container: Backend) -> None:
+    """In seconds: a fault counts as not healed after them."""
+    assert (process.faults.recovery_seconds, container.faults.recovery_seconds) == (1.0, 2.0)

@@ -65,7 +65,7 @@ def test_client_certificate_stays_while_clients_may_read_it(tmp_path: Path) -> N
     assert (directory / SERVER).read_bytes() != server
 
 
-@pytest.mark.parametrize("defect", ["expired", "cut", "missing"])
+@pytest.mark.parametrize("defect", ["expired", "cut", CA, "ca.key.pem", SERVER, CLIENT, "issued.json"])
 def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     directory = ensure_certificates(["one"], tmp_path / "tls")
     before = (directory / SERVER).read_bytes()
@@ -77,9 +77,22 @@ def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
         issued.chmod(0o644)
         issued.write_text("{")
     else:
-        (directory / CA).unlink()
+        (directory / defect).unlink()
     ensure_certificates(["one"], directory)
     assert (directory / SERVER).read_bytes() != before
+    assert {CA, "ca.key.pem", SERVER, CLIENT, "issued.json"} <= {path.name for path in directory.iterdir()}
+
+
+def test_certificates_end_with_their_ca_and_begin_an_hour_ago() -> None:
+    """A longer one would be refused from the end of the CA on; the clocks of two machines differ."""
+    expires = time.time() + 3 * 86400
+    pems = create_ca(expires)
+    certificates = [pems[0], *issue(*pems, ["one"], expires)]
+    now = datetime.datetime.now(datetime.UTC)
+    for pem in certificates:
+        certificate = x509.load_pem_x509_certificate(pem)
+        assert certificate.not_valid_after_utc == datetime.datetime.fromtimestamp(int(expires), datetime.UTC)
+        assert datetime.timedelta(minutes=59) < now - certificate.not_valid_before_utc < datetime.timedelta(minutes=65)
 
 
 @pytest.mark.parametrize(("days", "is_renewed"), [(7.1, False), (6.9, True), (-0.1, True)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +29,7 @@ from lab.servers.open import open_backend
 from lab.servers.process_helpers import ProcessHelpers
 from lab.servers.processes import Processes
 from lab.servers.readiness import Outcome
-from lab.servers.runtime import find_stamps, make_private, runtime_base, runtime_directory
+from lab.servers.runtime import find_mark, find_stamps, make_private, runtime_base, runtime_directory
 from loadtests.sockets.connection import BlockingConnection
 from services.protocol import Address, Limits
 from tests.lab.conftest import find_processes
@@ -256,6 +258,26 @@ def test_folder_that_anyone_else_can_use_is_not_private(tmp_path: Path, mode: in
         make_private(folder)
 
 
+def test_folder_of_another_user_is_not_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_private(tmp_path / "socketlab")
+    monkeypatch.setattr(os, "getuid", lambda: 4321)
+    with pytest.raises(LabError, match=r"socketlab is not a private directory of this user: remove it"):
+        make_private(tmp_path / "socketlab")
+
+
+@pytest.mark.parametrize(
+    ("home", "is_writable", "base"),
+    [("/run/user/7", True, "/run/user/7"), ("/run/user/7", False, "/tmp"), ("", True, "/tmp")],  # noqa: S108
+)
+def test_folder_of_the_projects_is_where_this_user_may_write(
+    monkeypatch: pytest.MonkeyPatch, home: str, is_writable: bool, base: str
+) -> None:
+    """After `su`, the variable may be that of another user, whose folder can be read."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", home)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK or is_writable)
+    assert runtime_base() == Path(base) / f"socketlab-{os.getuid()}"
+
+
 @pytest.mark.parametrize("target", [None, "/", "/nonexistent"])
 def test_file_or_link_in_the_place_of_a_private_folder_is_refused(tmp_path: Path, target: str | None) -> None:
     place = tmp_path / "socketlab"
@@ -319,12 +341,13 @@ class Restarting(Processes):
         self.clock, self.errors = clock, list(errors)
         self.spawned: list[tuple[str, Sequence[str], Mapping[str, str]]] = []
         self.waited: list[tuple[Sequence[str], float, float]] = []
+        self.ended: list[str] = []
 
     def _spawn(self, model: str, listens: Sequence[str], settings: Mapping[str, str]) -> None:
         self.spawned.append((model, listens, settings))
 
     def _end(self, model: str) -> None:
-        pass
+        self.ended.append(model)
 
     def _wait(self, models: Sequence[str], deadline: float, timeout: float) -> None:
         self.waited.append((models, deadline - self.clock.now, timeout))
@@ -347,6 +370,134 @@ def test_up_starts_a_running_model_again_only_with_other_settings(
     backend.up(["prefork"])
     assert [model for model, _, _ in backend.spawned] == ["plain_socket", "prefork", "plain_socket", "prefork"]
     assert backend.spawned[-1][2]["LAB_MAX_LINE"] == "77"
+    # What is started again is ended first: it may still run, or its port be taken by a child.
+    assert backend.ended == [model for model, _, _ in backend.spawned]
+
+
+def test_failed_up_ends_only_what_it_has_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
+    backend = Restarting(Clock(), "", "it hangs")
+    with pytest.raises(NotReadyError):  # the first of a project is taken down as a whole
+        backend.up(["prefork"])
+    assert not backend._directory.exists()
+    make_private(runtime_base())
+    make_private(backend._directory)
+    settings = backend._choose_settings(mutual_tls=False)
+    backend._path("prefork", "json").write_text(json.dumps({"pid": 1, "created": 0, "settings": settings}))
+    monkeypatch.setattr(backend, "is_running", lambda model: model == "prefork")
+    backend.ended.clear()
+    with pytest.raises(NotReadyError, match="it hangs"):
+        backend.up(["prefork", "plain_socket"])
+    assert backend.ended == ["plain_socket", "plain_socket"]  # before its start, and after its failure
+    assert backend._directory.exists()
+
+
+def test_server_gets_its_variables_from_three_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """From compose.yaml, from the user's shell, and with the settings of its start, each above the one before."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
+    started: list[tuple[Sequence[str], Mapping[str, Any]]] = []
+
+    def open_noted(command: Sequence[str], **options: Any) -> SimpleNamespace:
+        started.append((command, options))
+        return SimpleNamespace(pid=os.getpid(), wait=lambda: None)
+
+    monkeypatch.setattr(processes, "subprocess", SimpleNamespace(Popen=open_noted, DEVNULL=subprocess.DEVNULL))
+    backend = Processes("p", Catalogue.load())
+    backend._directory.mkdir(parents=True)
+    catalogued = backend.catalogue.environ("thread_pool")
+    assert catalogued["MALLOC_ARENA_MAX"] == "1"
+    for name in ("MALLOC_ARENA_MAX", "LAB_MAX_BULK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LAB_MAX_LINE", "7")
+    monkeypatch.setenv("LAB_TLS_CLIENT_CA", "of the shell")
+    settings = {"LAB_MAX_LINE": "9", "LAB_TLS_CLIENT_CA": ""}
+    backend._spawn("thread_pool", ["echo=tcp://127.0.0.1:7", "all=udp://127.0.0.1:0"], settings)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    monkeypatch.setenv("LAB_MAX_BULK", "8")
+    backend._spawn("thread_pool", [], {})
+    (first, options), (_, again) = started
+    assert first[3:] == [
+        str(backend._directory / "thread_pool.exit"),
+        *(sys.executable, "-m", "services.run", "--model", "thread_pool"),
+        *("--listen", "echo=tcp://127.0.0.1:7", "--listen", "all=udp://127.0.0.1:0"),
+    ]
+    # The terminal is not a server's, and neither are its signals.
+    assert (options["stdin"], options["start_new_session"], options["cwd"]) == (subprocess.DEVNULL, True, ROOT)
+    environ = options["env"]
+    assert {name: environ[name] for name in settings} == settings
+    assert (environ["MALLOC_ARENA_MAX"], again["env"]["MALLOC_ARENA_MAX"]) == ("1", "4")
+    # A limit is a setting of the start alone.
+    assert not {"LAB_MAX_LINE", "LAB_MAX_BULK"} & set(again["env"])
+    assert environ["LAB_RUNTIME"] == str(backend._directory)
+    assert environ["LAB_TLS_CERT"].endswith("/server.pem")
+    assert environ["PYTHONUNBUFFERED"] == "1"
+    record = json.loads(backend._path("thread_pool", "json").read_text())
+    assert (record["pid"], record["settings"]) == (os.getpid(), {})
+    assert record["created"] == psutil.Process().create_time()
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"), [(("a warning", "no such address"), "no such address"), ((), "its log is empty")]
+)
+def test_server_that_exits_is_said_with_its_code_and_its_last_line(
+    monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], why: str
+) -> None:
+    backend = Processes("p", Catalogue.load())
+    monkeypatch.setattr(
+        backend, "_state_of", lambda model: ModelState(model, "thread", "process", "exited", 2, last_lines=lines)
+    )
+    error = backend._not_ready("prefork", 3.0, "refused")
+    assert str(error) == f"prefork exited with code 2 instead of answering: {why}"
+
+
+def test_only_folders_are_projects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is noted of a lab of containers is a file beside them."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert processes.find_projects() == []
+    for project in ("b", "a"):
+        runtime_directory(project).mkdir(parents=True)
+    find_mark("c").touch()
+    find_stamps("a").touch()
+    assert processes.find_projects() == ["a", "b"]
+
+
+def supervise(folder: Path, script: str, **environ: str) -> "subprocess.Popen[bytes]":
+    """Run a script as a server is run; its output is in the file `out`."""
+    with (folder / "out").open("wb") as out:
+        command = ["/bin/sh", "-c", processes._SUPERVISE, str(folder / "exit"), "/bin/sh", "-c", script]
+        return subprocess.Popen(command, stdout=out, env=environ, start_new_session=True)
+
+
+def test_server_that_ends_leaves_its_code_and_no_child(tmp_path: Path) -> None:
+    with supervise(tmp_path, "/bin/sleep 60 & echo $!; exit 3") as shell:
+        assert shell.wait(60) == -signal.SIGKILL  # with all of its session
+    assert (tmp_path / "exit").read_text() == "3\n"
+    child = int((tmp_path / "out").read_text())
+    wait_until(lambda: not psutil.pid_exists(child) or not is_alive(psutil.Process(child)))
+
+
+def test_signal_to_the_session_ends_the_server_and_not_what_writes_its_code(tmp_path: Path) -> None:
+    with supervise(tmp_path, "trap 'exit 5' TERM; echo ready; while :; do /bin/sleep 0.01; done") as shell:
+        wait_until(lambda: (tmp_path / "out").read_text())
+        os.killpg(shell.pid, signal.SIGTERM)
+        shell.wait(60)
+    assert (tmp_path / "exit").read_text() == "5\n"
+
+
+def test_server_gets_as_many_descriptors_as_in_a_container(tmp_path: Path) -> None:
+    """Or as many as there can be; and its hard limit stays."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = hard if hard != resource.RLIM_INFINITY else 2**30
+    for environ, wanted in (({}, 16384), ({"LAB_NOFILE": "100"}, 100), ({"LAB_NOFILE": "99999999999"}, limit)):
+        with supervise(tmp_path, "ulimit -Sn; ulimit -Hn", **environ) as shell:
+            shell.wait(60)
+        soft, highest = (tmp_path / "out").read_text().split()
+        assert int(soft) == min(wanted, limit)
+        assert highest == (str(hard) if hard != resource.RLIM_INFINITY else "unlimited")
 
 
 TAKEN = "cannot listen on echo=tcp://127.0.0.1:7: Address already in use"

@@ -400,6 +400,30 @@ def test_what_cannot_be_removed_is_an_error_with_its_reason(monkeypatch: pytest.
         purge("mine")
 
 
+@pytest.mark.parametrize("kind", ["container", "network", "volume"])
+def test_project_is_removed_until_nothing_of_it_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    """A network is in use as long as its last container is there, so a first refusal says nothing."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    left, tried = tmp_path / "left", tmp_path / "tried"
+    left.touch()
+    before = (
+        f'case "$*" in "{kind} ls --quiet"*) [ -e {left} ] && echo 1; exit 0 ;; "{kind} rm"*) '
+        f'[ -e {tried} ] && /bin/rm {left} && exit 0; : > {tried}; echo "it is in use" >&2; exit 1 ;; esac'
+    )
+    asked = put_docker(monkeypatch, tmp_path, {}, before=before)
+    assert purge("mine")
+    assert not left.exists()
+    assert len([line for line in asked() if line.startswith(f"{kind} rm ")]) == 2
+
+
+def test_end_of_a_log_has_room_for_empty_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {}, before='for n in 1 2 3 4 5 6 7 8 9 10 11 12; do echo "$n" >&2; done')
+    assert Containers("mine", CATALOGUE)._last_lines(MODEL) == [str(number) for number in range(3, 13)]
+    assert asked() == [f"logs --tail 20 mine-{MODEL}-1"]
+
+
 def test_model_that_exits_is_not_said_to_hang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers: dict[str, str | int] = {"container ls": "a\n", "inspect": json.dumps([describe(MODEL, {})])}
     put_docker(monkeypatch, tmp_path, answers)

@@ -1,13 +1,15 @@
 """How the Docker client is run: its output by lines, its end, and a time-out. Shells stand for it."""
 
 import math
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from lab.base import interrupts
 from lab.base.errors import EngineAwayError, LabError
-from lab.servers.docker.command import end, open_process, read_lines, run_docker
+from lab.servers.docker.command import end, last_words, open_process, read_lines, run_docker
 from tests.support.docker_client import put_docker
 
 
@@ -64,3 +66,30 @@ def test_failed_command_is_an_error_unless_its_exit_code_is_an_answer(
     with pytest.raises(LabError, match=r"^docker image: it failed$"):
         run_docker("image", "ls")
     assert run_docker("image", "ls", check=False).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("", ""),
+        ("\n  \n", ""),
+        ("first\nsecond\n\n", "second"),
+        ("docker: Error response from daemon: no such image\n", "no such image"),
+        ("error: it failed\n Container a  Creating\n Network n  Removed\n", "it failed"),
+        ('time="2026-01-01T00:00:00Z" level=warning msg="no"\n', ""),
+        ("it failed\ntime=x level=warning msg=old\n", "it failed"),
+        # Only at the beginning.
+        ("a container said error: no\n", "a container said error: no"),
+    ],
+)
+def test_last_words_are_those_that_explain(output: str, said: str) -> None:
+    assert last_words(output) == said
+
+
+def test_command_of_a_clean_up_has_a_group_that_ctrl_c_does_not_reach(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    put_docker(monkeypatch, tmp_path, {}, before="read -r _ _ _ _ group _ < /proc/$$/stat; echo $group")
+    assert int(run_docker("ps").stdout) == os.getpgid(0)
+    with interrupts.uninterrupted("taking it down", "lab down"):
+        assert int(run_docker("ps").stdout) != os.getpgid(0)
