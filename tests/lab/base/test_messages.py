@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -107,6 +108,15 @@ class Numbered(Message):
     number: int = 0
     more: dict[str, int] = field(default_factory=dict)
     row: tuple[int, str, float] = (0, "", 0.0)
+
+
+def test_message_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe would keep it until the program ends, and its parent waits for it."""
+    steps: list[str] = []
+    out = SimpleNamespace(write=lambda text: steps.append("write"), flush=lambda: steps.append("flush"))
+    monkeypatch.setattr("sys.stdout", out)
+    say(Message())
+    assert steps == ["write", "flush"]
 
 
 def test_tuple_has_the_types_of_its_places() -> None:

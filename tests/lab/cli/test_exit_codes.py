@@ -13,6 +13,7 @@ import click
 import pytest
 
 import lab.servers.doctor
+from lab.base import interrupts
 from lab.base.errors import LabError
 from lab.cli import main
 from lab.experiments import demo, store
@@ -60,6 +61,9 @@ def fail(error: BaseException) -> Callable[[], None]:
         (lambda: click.get_current_context().exit(1), 1, ""),
         (fail(LabError("no such thing")), 2, "lab: no such thing\n"),
         (fail(click.UsageError("not so")), 2, "Error: not so\n"),
+        # Those of click would have exit code 1.
+        (fail(click.ClickException("not so")), 2, "Error: not so\n"),
+        (fail(click.FileError("a", "no such file")), 2, "Error: Could not open file 'a': no such file\n"),
         (fail(KeyboardInterrupt()), 130, "\nlab: interrupted\n"),
         (fail(click.Abort()), 130, "lab: interrupted\n"),
         (fail(BrokenPipeError(errno.EPIPE, "Broken pipe")), 2, "lab: a process that this command was talking to"),
@@ -83,6 +87,30 @@ def test_error_decides_the_exit_code(
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("error", [None, LabError("it cannot be removed")])
+def test_clean_up_that_an_interrupt_has_kept_from_its_start_is_done(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: LabError | None
+) -> None:
+    done: list[int] = []
+
+    def take_down() -> None:
+        done.append(1)
+        if error:
+            raise error
+
+    def end() -> None:
+        # A signal between the end of the block of `sure` and the call.
+        interrupts._owed.append(take_down)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.cli.commands, "ends", click.Command("ends", callback=end))
+    assert run("ends") == 130
+    assert done == [1]
+    assert not interrupts._owed
+    stderr = capsys.readouterr().err
+    assert stderr.lstrip("\n") == "lab: interrupted\n" + (f"lab: {error}\n" if error else "")
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), OSError(errno.ENOENT, "No such file", "/a")])
 def test_bug_of_the_lab_is_not_exit_code_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
@@ -93,6 +121,29 @@ def test_bug_of_the_lab_is_not_exit_code_1(
     stderr = capsys.readouterr().err
     assert "Traceback" in stderr
     assert "lab: " in stderr
+
+
+def test_options_reach_the_backends_and_processes_that_a_command_opens(
+    run_here: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: list[tuple[str | None, ...]] = []
+
+    def note() -> None:
+        opened = click.get_current_context().obj
+        variables = (os.environ.get("LAB_PROJECT"), os.environ.get("LAB_BACKEND"))
+        found.append((*variables, opened.project, opened.backend_name, str(opened.file)))
+
+    monkeypatch.setitem(main.cli.commands, "notes", click.Command("notes", callback=note))
+    monkeypatch.delenv("LAB_COMPOSE_FILE", raising=False)
+    assert run_here("--project", "mine", "--backend", "process", "--file", "a.yaml", "notes") == 0
+    assert run_here("notes") == 0
+    monkeypatch.setenv("LAB_COMPOSE_FILE", "b.yaml")
+    assert run_here("notes") == 0
+    assert found == [
+        ("mine", "process", "mine", "process", "a.yaml"),
+        (None, None, None, None, "None"),
+        (None, None, None, None, "b.yaml"),
+    ]
 
 
 COULD_NOT_RUN = {

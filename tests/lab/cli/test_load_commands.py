@@ -206,6 +206,38 @@ def test_web_ui_gets_the_load_without_a_window(page: Page) -> None:
     assert "--window" not in text
 
 
+@pytest.mark.parametrize("words", ["--headless", "--json", "--fail-if rate<1", "--out {folder}"])
+def test_load_with_a_result_has_no_web_ui(loading: Loading, page: Page, tmp_path: Path, words: str) -> None:
+    done = invoke(load.load, FakeLab("prefork"), *words.format(folder=tmp_path).split(), "--workers", "2")
+    assert done.exit_code == 0, done.output
+    assert [name for name, *_ in loading.asked] == ["prefork"]
+    assert page.opened == []
+    # Its files say what was not the preset's.
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert ("closed_session-prefork-2workers.json" in names) == ("--out" in words)
+
+
+def test_lab_in_which_something_runs_is_not_started_by_a_load(loading: Loading) -> None:
+    """`down` would take all of it down."""
+    lab = FakeLab()
+    lab.others = GALLERY
+    done = invoke(load.load, lab, "--headless", "--up")
+    assert str(done.exception) == "no model is running; start them with: lab up"
+    done = invoke(load.load, lab, "--headless", "--up", "prefork")
+    assert str(done.exception) == "not running: prefork; start with: lab up prefork"
+    lab.running = ["plain_socket"]
+    done = invoke(load.load, lab, "--headless", "--up", "prefork", "plain_socket")
+    assert str(done.exception) == "not running: prefork; start with: lab up prefork"
+    assert lab.events == []
+
+
+def test_load_without_a_terminal_does_not_ask_whether_to_start(loading: Loading) -> None:
+    done = invoke(load.load, FakeLab(), "--headless", "prefork")
+    assert str(done.exception) == "not running: prefork; start with: lab up prefork, or add --up"
+    done = invoke(load.load, FakeLab(), "--headless")
+    assert str(done.exception) == "no model is running; start with: lab up, or add --up"
+
+
 def test_external_server_accepts_any_body_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Sequence[str], bool]] = []
 
@@ -375,6 +407,12 @@ def test_gallery_is_run_with_the_users_whose_servers_run(monkeypatch: pytest.Mon
     assert given == [((lab, f"{GUARDED}galleryfile.py".split(), ["FtpUser"], 7, 3.0), {})]
     assert invoke(load_gallery.load_gallery, lab).exit_code == 0
     assert page.opened[0][1][-5:] == ["--class-picker", "--users", "12", "--spawn-rate", "12"]
+
+
+def test_steps_are_shown_by_protocol_with_their_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [Step("smtp", "send", 5, 1, 0.5, 12.345, 67.89), Step("ftp", "list", 3, 0, 0.25, None, None)]
+    load_gallery.show(steps, as_json=False)
+    assert capsys.readouterr().out == "ftp\tlist\t3\t0\t0.25\t\t\nsmtp\tsend\t5\t1\t0.5\t12.3\t67.9\n"
 
 
 def test_page_offers_running_models_unless_a_kind_is_named(page: Page) -> None:

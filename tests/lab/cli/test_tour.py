@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from lab.base.errors import LabError
 from lab.cli.commands import tour as command
+from lab.tour import registry
 from lab.tour.registry import Exhibit
 from lab.tour.runner import ExhibitRun, Failure
 
@@ -64,3 +65,22 @@ def test_module_that_failed_or_could_not_be_shown_does_not_hold(
         assert (done.exit_code, done.stderr, session.asked) == (code, said, asked)
     shown = json.loads(done.stdout)
     assert {each["module"] for each in shown["tour"]} | set(shown["missing"]) == {"ftplib", "poplib"}
+
+
+def test_every_module_is_shown_only_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name they are listed; a name chooses among them, also with --all."""
+    session = FakeSession()
+
+    @contextmanager
+    def open_gallery(backend: object, exhibits: Sequence[Exhibit]) -> Iterator[FakeSession]:
+        yield session
+
+    monkeypatch.setattr(command, "open_gallery", open_gallery)
+    every = [exhibit.module for exhibit in registry.load()]
+    lab = SimpleNamespace(backend="the lab")
+    for words, asked in (([], []), (["--all"], every), (["ftplib"], ["ftplib"]), (["ftplib", "--all"], ["ftplib"])):
+        session.asked.clear()
+        done = CliRunner().invoke(command.tour, [*words, "--json"], obj=lab)
+        assert (done.exit_code, session.asked) == (0, asked)
+    listed = CliRunner().invoke(command.tour, [], obj=lab).stdout.splitlines()
+    assert len(listed) == len(every) + 1  # with the columns' names

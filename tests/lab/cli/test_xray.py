@@ -135,7 +135,7 @@ class OneByOne(UnusedBackend):
 def test_models_are_recorded_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_traced: bool
 ) -> None:
-    """Each is alone on the machine, and has a recorder. The variable for it is not left behind."""
+    """Each is alone on the machine, and has a recorder. The variable for it is then what it was."""
     backend = OneByOne()
     stored = replace(read_recordings(STORED)[0], scene="sleep")
 
@@ -148,7 +148,10 @@ def test_models_are_recorded_one_after_the_other(
     monkeypatch.setattr(xray, "open_backend", lambda name, project, *, catalogue: backend)
     monkeypatch.setattr(xray, "record", record)
     monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
-    monkeypatch.delenv(ENV_XRAY, raising=False)
+    if is_traced:
+        monkeypatch.setenv(ENV_XRAY, "of the user")
+    else:
+        monkeypatch.delenv(ENV_XRAY, raising=False)
     words = ["xray", "--scene", "all", "--rounds", "2", "--json", "plain_socket", "thread_pool", "prefork"]
     done = CliRunner().invoke(cli, words + ["--kernel"] * is_traced)
     assert done.exit_code == 1
@@ -167,7 +170,7 @@ def test_models_are_recorded_one_after_the_other(
         "stop prefork",
         "down",
     ]
-    assert ENV_XRAY not in os.environ
+    assert os.environ.get(ENV_XRAY) == ("of the user" if is_traced else None)
 
 
 def test_target_is_recorded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:

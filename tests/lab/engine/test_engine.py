@@ -327,7 +327,10 @@ class TestSockets:
         assert not is_dead_socket(tmp_path / "file")
         assert not is_dead_socket(tmp_path / "none")
 
-    @pytest.mark.parametrize(("reply", "answers"), [(b"HTTP/1.0 200 OK\r\n\r\nOK", True), (b"", False)])
+    @pytest.mark.parametrize(
+        ("reply", "answers"),
+        [(b"HTTP/1.0 200 OK\r\n\r\nOK", True), (b"HTTP/1.0 503 Unavailable\r\n\r\n", False), (b"", False)],
+    )
     def test_ping(self, tmp_path: Path, reply: bytes, answers: bool) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(tmp_path / "api"))
@@ -412,6 +415,11 @@ class TestStatus:
             monkeypatch.setenv("DOCKER_HOST", host)
         known = read_status(1, json.dumps({"ServerErrors": [said]}), "", "")
         assert fix in known.problems[0].fix
+
+    def test_first_line_of_the_client_says_what_is_wrong(self) -> None:
+        said = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\nSee 'docker run'.\n"
+        assert probe.explain_away(said).what == "Cannot connect to the Docker daemon at unix:///x"
+        assert probe.explain_away("").what == "no Docker engine answers"
 
     def test_status_of_this_machine_names_its_problems(self) -> None:
         """Whatever runs here: a part is known or has a problem, and each problem a sentence that fixes it."""
@@ -560,6 +568,15 @@ def test_program_is_run_in_its_folder_with_a_mask_that_others_can_read(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (3, f"0022\n{tmp_path}\n\ufffd more", "no\n")
     said = run_or_raise(["sh", "-c", "pwd; echo $EXTRA"], fix="", env={"EXTRA": "more"}, cwd=str(tmp_path))
     assert said == f"{tmp_path}\nmore\n"
+
+
+def test_program_speaks_english_and_finds_those_of_root(monkeypatch):
+    """Its output is read, and a shell of root may lack the folders with `sbin`."""
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    language, path = run(["sh", "-c", "echo $LC_ALL; echo $PATH"]).stdout.splitlines()
+    assert language == "C"
+    assert path == f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
+    assert run(["sh", "-c", "echo $LC_ALL"], env={"LC_ALL": "x"}).stdout == "x\n"
 
 
 def test_mask_of_this_process_is_not_that_of_a_program():
