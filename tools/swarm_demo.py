@@ -40,7 +40,7 @@ USERS = 16
 _FILE = ROOT / "deploy" / "stack.yaml"
 _GATEWAY = "docker_gwbridge"
 _HERE = "127.0.0.1"
-_LABELS = ("lab.server", "lab.load.generator")
+_LABELS = ("lab.server", "lab.generator")
 
 # Until the workers have joined, and the whole load is over, on a machine that does other things as well.
 _RUN_SECONDS = 120.0

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
 from loadtests.contract import LoadResult
 from loadtests.sockets.histogram import Histogram
@@ -76,11 +77,11 @@ def test_a_swarm_that_was_made_is_left_and_its_network_removed(ask):
     assert result == RESULT
     order = [
         "swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377",
-        "node update --label-add=lab.server=yes --label-add=lab.load.generator=yes node1",
+        "node update --label-add=lab.server=yes --label-add=lab.generator=yes node1",
         f"stack deploy --resolve-image=never --compose-file={ROOT / 'deploy' / 'stack.yaml'} socketlab-demo",
         "stack rm socketlab-demo",
         "node update --label-rm=lab.server node1",
-        "node update --label-rm=lab.load.generator node1",
+        "node update --label-rm=lab.generator node1",
         "swarm leave --force",
         "network rm docker_gwbridge",
     ]
@@ -97,7 +98,7 @@ def test_a_swarm_that_was_there_stays_with_its_labels(ask):
         }
     )
     assert "node update --label-add=lab.server=mine node7" in asked
-    assert "node update --label-rm=lab.load.generator node7" in asked
+    assert "node update --label-rm=lab.generator node7" in asked
     assert not any(line.startswith(("swarm ", "network rm")) for line in asked)
 
 
@@ -165,6 +166,16 @@ def test_the_stack_is_as_hardened_as_swarm_can(service):
     assert STACK["networks"][found["networks"][0]]["internal"]
 
 
+def test_the_labels_that_the_demo_and_the_page_set_are_those_that_the_stack_asks_for():
+    """A service whose label no machine has waits without end."""
+    constraints = [line for each in STACK["services"].values() for line in each["deploy"]["placement"]["constraints"]]
+    assert "node.role == manager" in constraints
+    asked = {line.removeprefix("node.labels.") for line in constraints if line.startswith("node.labels.")}
+    assert asked == {f"{name} == yes" for name in swarm_demo._LABELS}
+    page = (ROOT / "docs" / "scaling-out.md").read_text()
+    assert {f"{name} == yes" for name in re.findall(r"\b(lab\.[a-z.]+)=yes\b", page)} == asked
+
+
 def test_the_stack_tells_its_generators_of_the_server():
     text = STACK["services"]["worker"]["environment"]["LAB_TARGETS"]
     text = re.sub(r"\$\{LAB_MODEL:-(\w+)\}", r"\1", text)
@@ -173,6 +184,25 @@ def test_the_stack_tells_its_generators_of_the_server():
     address = targets.find("asyncio_streams", "command", Transport.TCP)
     assert (address.host, address.port) == ("server", 6379)
     assert targets.find("asyncio_streams", "echo", Transport.UDP).port == 7
+    # The model listens at the ports of its services, over TCP and UDP alone: certificates and sockets are a machine's.
+    (row,) = json.loads(text)
+    listeners = {(item["service"], item["transport"], item["address"]) for item in row["listeners"]}
+    assert listeners == {
+        (item.service, item.transport, item.address.replace("//asyncio_streams:", "//server:"))
+        for item in Catalogue.load()["asyncio_streams"].addresses
+        if item.transport in ("tcp", "udp") and item.service != "http"
+    }
+
+
+def test_the_stack_has_as_many_workers_as_its_master_waits_for():
+    services = STACK["services"]
+    worker, master = services["worker"], services["master"]
+    assert worker["deploy"]["replicas"] == "${LAB_WORKERS:-2}"
+    assert master["entrypoint"][-2:] == ["--expect-workers", worker["deploy"]["replicas"]]
+    assert worker["entrypoint"][-3:] == ["--worker", "--master-host", "master"]
+    # Both write temporary files, and their root is read-only.
+    assert worker["volumes"] == master["volumes"] == [{"type": "tmpfs", "target": "/tmp"}]  # noqa: S108
+    assert services["server"]["image"] == "socketlab/${LAB_MODEL:-asyncio_streams}"
 
 
 def test_the_published_ui_has_a_login():
