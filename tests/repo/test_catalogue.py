@@ -46,6 +46,38 @@ def test_every_model_declares_its_concurrency() -> None:
     assert not [model.name for model in CATALOGUE.models if model.concurrency is None]
 
 
+def test_models_with_several_processes_use_all_cores() -> None:
+    """The verdict uses the one label, and theory the other."""
+    several = {"process each", "processes", "loops"}
+    own = [model for model in CATALOGUE.models if model.family != PEER]
+    assert {model.name for model in own if model.uses_all_cores} == {
+        *(model.name for model in own if model.concurrency in several),
+        "threads_nogil",
+    }
+    families = {"one": {"sequential"}, "thread each": {"thread"}, "threads": {"thread"}, "loops": {"process"}}
+    families |= {"process each": {"process"}, "processes": {"process"}}
+    families |= {"loop": {"readiness loop", "event loop", "coroutine"}}
+    for model in own:
+        assert model.family in families[str(model.concurrency)], model.name
+
+
+def test_instruments_trust_the_labs_ca_and_have_its_certificate() -> None:
+    """And they have the folder of a locustfile if they read it: each worker does that itself."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    instruments = {name: each for name, each in services.items() if each["image"] == "socketlab/instrument"}
+    assert set(instruments) == {"shell", "tests", "locust", "locust_worker", "locust_persistent", "soak"}
+    for name, service in instruments.items():
+        assert service["environment"] == {
+            "LAB_TLS_CA": "/run/secrets/tls_ca",
+            "LAB_TLS_CLIENT_CERT": "/run/secrets/tls_client",
+        }
+        assert service["secrets"] == ["tls_ca", "tls_client"]
+        mounted = "${LAB_LOCUSTFILES:-/dev/null}:/locustfiles:ro" in service["volumes"]
+        assert mounted == (name in ("locust", "locust_worker")), name
+        # For many short connections.
+        assert ("net.ipv4.tcp_tw_reuse" in service["sysctls"]) == name.startswith("locust"), name
+
+
 @pytest.mark.parametrize("name", [model.name for model in CATALOGUE.models if model.family != PEER])
 def test_model_opens_with_its_consequences_and_has_one_public_function(name: str) -> None:
     source = (MODELS / f"{name}.py").read_text()

@@ -19,6 +19,7 @@ from lab.servers.docker.containers import Containers
 from lab.servers.docker.describe import read_engine
 from lab.servers.docker.images import build_images, find_images, read_inputs, remove_images
 from lab.servers.readiness import Outcome
+from lab.servers.runtime import find_mark
 from tests.support.docker_client import put_docker
 from tests.support.fakes import FakeHelper
 
@@ -85,6 +86,15 @@ def test_build_without_an_engine_says_so(compose: Compose, monkeypatch: pytest.M
     put_docker(monkeypatch, tmp_path, {"image inspect": "\n"}, before=before)
     with pytest.raises(EngineAwayError):
         build_images(compose, [MODEL])
+
+
+def test_compose_reads_the_files_of_the_catalogue_and_nothing_else(compose: Compose) -> None:
+    """Not the `.env` of the folder, which the process backend does not read either."""
+    files = [word for file in CATALOGUE.files for word in ("--file", str(file))]
+    usual = ["docker", "compose", "--ansi", "never", "--env-file", "/dev/null", "--project-name", "mine", *files]
+    assert compose.command() == usual
+    assert compose.command("-", "b.yaml") == [*usual, "--file", "-", "--file", "b.yaml"]
+    assert (compose.network, compose.name_model(MODEL)) == ("mine_lab", f"mine-{MODEL}-1")
 
 
 @pytest.mark.parametrize(("mutual_tls", "ca"), [(False, ""), (True, "/run/secrets/tls_ca")])
@@ -336,8 +346,13 @@ def test_failed_start_removes_what_it_has_created(
     backend = Containers("mine", CATALOGUE)
     monkeypatch.setattr(backend, "build", lambda _: None)
     monkeypatch.setattr(backend._compose, "up", lambda services, mutual_tls: iter(messages))
-    with pytest.raises(KeyboardInterrupt), backend._started(["a"]):
+
+    def interrupt() -> None:
+        assert find_mark("mine").exists()  # for a time when no engine can say that it has containers
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), backend._started(["a"]):
+        interrupt()
     assert [line.startswith(first or "") for line in asked()[:1]] == ([True] if first else [])
 
 
