@@ -2,13 +2,21 @@
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lab.base import environ
+from lab.base.environ import ENV_UI_PORT
+from lab.base.ui_port import UI_PORT
+from lab.servers import processes
 from lab.servers.catalogue import PEER, Catalogue
+from lab.servers.children import STOP_SECONDS
+from lab.servers.docker.compose import NOFILE
 from lab.servers.scaffold import BLANK
+from services.protocol.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "services" / "models"
@@ -102,6 +110,30 @@ def test_blanks_of_lab_new_are_filled_in() -> None:
 def test_no_model_publishes_a_port_and_the_interface_only_on_loopback() -> None:
     for name, service in yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].items():
         if name == "locust":
-            assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+            assert service["ports"] == [f"127.0.0.1:${{{ENV_UI_PORT}:-{UI_PORT}}}:{UI_PORT}"]
         else:
             assert "ports" not in service
+
+
+def test_both_backends_have_the_same_limits() -> None:
+    """Of open files, and of the time that a server has after a stop signal."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    for name, service in services.items():
+        assert service["stop_grace_period"] == f"{STOP_SECONDS:g}s", name
+        if "lab.model" in service["labels"]:
+            default = f"${{LAB_NOFILE:-{NOFILE}}}"
+            assert service["ulimits"] == {"nofile": {"soft": default, "hard": default}}, name
+    assert f'"${{LAB_NOFILE:-{NOFILE}}}"' in processes._SUPERVISE
+    # A server that drains until the end of its own period still ends by itself.
+    assert Limits().grace < STOP_SECONDS
+
+
+def test_variables_have_the_names_that_users_and_compose_files_know() -> None:
+    names = {name: value for name, value in vars(environ).items() if name.startswith("ENV_")}
+    assert len(names) > 10
+    assert names == {name: f"LAB_{name.removeprefix('ENV_')}" for name in names}
+    text = "".join((ROOT / name).read_text() for name in ("compose.yaml", "deploy/stack.yaml", "deploy/ui.yaml"))
+    known = {*names.values(), *(item.metadata["variable"] for item in fields(Limits))}
+    # Those that a command sets for Compose alone, or a shell for the stack.
+    others = {"LAB_NOFILE", "LAB_CA_FILE", "LAB_TLS_DIR", "LAB_TLS_CLIENT_CA", "LAB_MODEL", "LAB_WORKERS", "LAB_LOAD"}
+    assert set(re.findall(r"\$\{(LAB_\w+)", text)) <= known | others

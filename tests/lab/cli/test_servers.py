@@ -126,3 +126,38 @@ def test_call_has_the_output_and_the_exit_code_of_its_client(code: int) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (code, "PONG\n", "a complaint\n")
     said = f"python -m lab.clients.call --timeout 0.25 command tls://{MODEL}:1 PING"
     assert lab.asked == [(said, {"capture": True})]
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "said"),
+    [
+        (None, ("a",), ["x ended, exit code unknown; the end of its log:", "  a"]),
+        (3, ("a", "b"), ["x ended with exit code 3; the end of its log:", "  a", "  b"]),
+        (143, (), ["x ended by SIGTERM (exit code 143); the end of its log:", "  (empty)"]),
+        (128, ("a",), ["x ended with exit code 128; the end of its log:", "  a"]),
+        (255, ("a",), ["x ended with exit code 255; the end of its log:", "  a"]),  # there is no such signal
+    ],
+)
+def test_model_that_has_ended_is_listed_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, code: int | None, lines: tuple[str, ...], said: list[str]
+) -> None:
+    lab = FakeLab()
+    ended = ModelState(MODEL, "sequential", "docker", "exited", code, last_lines=lines)
+    monkeypatch.setattr(lab, "state", lambda: [ended])
+    monkeypatch.setattr(lab, "gallery", list)
+    done = invoke(servers.ls, lab)
+    assert done.exit_code == 0
+    state = "exited" if code is None else f"exited ({code})"
+    assert done.stdout.split("\t")[:3] == ["sequential", MODEL, state]
+    assert done.stderr.splitlines() == ["", said[0].replace("x", MODEL, 1), *said[1:]]
+
+
+def test_models_are_listed_by_family_and_the_gallery_last() -> None:
+    rows = [line.split("\t") for line in invoke(servers.ls, FakeLab()).stdout.splitlines()]
+    assert [row[:3] for row in rows] == [
+        ["sequential", MODEL, "running"],
+        ["process", "prefork", "exited (1)"],
+        ["thread", "thread_pool", "missing"],
+        ["gallery", "gallery_ftp", "exited (0)"],
+    ]
+    assert rows[0][3] == CATALOGUE[MODEL].summary

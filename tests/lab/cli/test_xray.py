@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -21,7 +22,7 @@ from lab.cli.commands import xray
 from lab.cli.main import cli
 from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
 from lab.experiments.xray.scenes import Scene
-from lab.servers.catalogue import Model
+from lab.servers.catalogue import Catalogue, Model
 from lab.servers.runtime import runtime_directory
 from services.protocol import Address
 from services.protocol.trace import Kind, parse
@@ -112,6 +113,17 @@ def test_recording_of_a_client_without_a_reply_or_a_server_that_ended_does_not_h
         assert (done.exit_code, "got no reply: it broke" in done.output) == (code, lost in recordings)
 
 
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_page_is_opened_only_if_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_opened: bool) -> None:
+    launched: list[str] = []
+    monkeypatch.setattr(click, "launch", launched.append)
+    words = ["xray", "--show", str(STORED), "--out", str(tmp_path), *["--open"] * is_opened]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    (page,) = (tmp_path / "xray").glob("2*/index.html")
+    assert (tmp_path / "xray" / "latest").resolve() == page.parent
+    assert launched == [str(page)] * is_opened
+
+
 class OneByOne(UnusedBackend):
     """A lab that notes what it is asked to do; one of its models cannot be started."""
 
@@ -145,7 +157,13 @@ def test_models_are_recorded_one_after_the_other(
         backend.events.append(f"record {model} {scene.name} {folder}")
         return replace(stored, model=model, scene=scene.name)
 
-    monkeypatch.setattr(xray, "open_backend", lambda name, project, *, catalogue: backend)
+    opened: list[tuple[str | None, str]] = []
+
+    def open_backend(name: str | None, project: str, *, catalogue: Catalogue) -> OneByOne:
+        opened.append((name, project))
+        return backend
+
+    monkeypatch.setattr(xray, "open_backend", open_backend)
     monkeypatch.setattr(xray, "record", record)
     monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
     if is_traced:
@@ -153,7 +171,13 @@ def test_models_are_recorded_one_after_the_other(
     else:
         monkeypatch.delenv(ENV_XRAY, raising=False)
     words = ["xray", "--scene", "all", "--rounds", "2", "--json", "plain_socket", "thread_pool", "prefork"]
-    done = CliRunner().invoke(cli, words + ["--kernel"] * is_traced)
+    # The lab of `lab up` has no recorder, and is not taken down.
+    own = ["--project", "mine", "--backend", "process"] if is_traced else []
+    for name in ("LAB_PROJECT", "LAB_BACKEND"):  # the command sets them
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    done = CliRunner().invoke(cli, own + words + ["--kernel"] * is_traced)
+    assert opened == [("process", "mine") if is_traced else (None, "socketlab-xray")]
     assert done.exit_code == 1
     assert "not recorded: thread_pool: no place for it" in done.stderr
     found = [(each["model"], each["scene"]) for each in json.loads(done.stdout)]
@@ -213,7 +237,12 @@ def test_model_that_is_not_counted_does_not_hold(
         counted.append((name, folder))
         return [], uncounted
 
-    monkeypatch.setattr(xray, "open_backend", lambda name, project, *, catalogue: OneByOne())
+    def open_backend(name: str | None, project: str, *, catalogue: Catalogue) -> OneByOne:
+        assert project == "socketlab-xray"
+        return OneByOne()
+
+    monkeypatch.delenv("LAB_PROJECT", raising=False)
+    monkeypatch.setattr(xray, "open_backend", open_backend)
     monkeypatch.setattr(xray, "measure", measure)
     monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
     done = CliRunner().invoke(cli, ["xray", "--count", "--json", *words])

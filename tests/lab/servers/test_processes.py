@@ -126,6 +126,15 @@ def test_model_that_does_not_stop_is_killed_and_has_the_code_of_that(
     assert backend.stop("plain_socket") == 137  # it has ended already
 
 
+def test_model_that_was_not_started_can_be_neither_stopped_nor_started_again_nor_read() -> None:
+    backend = Processes(f"t{uuid4().hex[:8]}", Catalogue.load())
+    for act in (backend.stop, backend.restart, backend.logs):
+        with pytest.raises(LabError, match=r"^prefork was not started: `lab up prefork`$"):
+            act("prefork")
+    assert not backend.is_running("prefork")
+    assert backend.targets() == []
+
+
 def test_labs_are_isolated_from_each_other(process_project: str, backend: Processes) -> None:
     other = Processes(f"{process_project}-other", backend.catalogue)
     try:
@@ -300,8 +309,8 @@ def test_path_too_long_for_a_unix_socket_is_named(tmp_path: Path, monkeypatch: p
 def test_longest_path_of_a_unix_socket_has_107_bytes() -> None:
     backend = Processes("p", Catalogue.load())
     rest = len("/m/command.dgram.sock")
-    # Bytes and not characters: the first one has two.
-    backend._directory = Path("/ü" + "x" * (107 - rest - len("/ü".encode())))
+    # Bytes and not characters: the first three have two each.
+    backend._directory = Path("/üüü" + "x" * (107 - rest - len("/üüü".encode())))
     backend._check_paths(["m"])
     backend._directory = Path(f"{backend._directory}x")
     with pytest.raises(LabError, match=r"too long for a Unix socket \(107 bytes\): use a shorter --project"):

@@ -54,11 +54,22 @@ def test_image_of_these_inputs_is_not_built_again(
 def test_image_that_is_missing_or_old_is_built_and_the_one_before_is_pruned(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, digest: str | None
 ) -> None:
-    asked = put_docker(monkeypatch, tmp_path, {"image inspect": list_images(digest)})
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    given = tmp_path / "given"
+    note = f'read -r line; printf "%s\\n" "$line" "$BUILDX_BUILDER" > {given}'
+    before = f'if [ "$1" = compose ]; then {note}; fi'
+    asked = put_docker(monkeypatch, tmp_path, {"image inspect": list_images(digest)}, before=before)
     build_images(compose, [MODEL])
     _, built, pruned = asked()
     assert built.split()[0] == "compose"
-    assert built.endswith(f" build {MODEL}")
+    assert built.endswith(f" --file - build {MODEL}")
+    # The override gives the image the digest by which it is known, and the build the builder of this engine.
+    override, builder = (tmp_path / "given").read_text().splitlines()
+    digest = read_inputs(CATALOGUE, [MODEL])[MODEL]
+    assert json.loads(override) == {"services": {MODEL: {"build": {"labels": {"lab.inputs": digest}}}}}
+    assert builder == "default"
     # Without the filter the images of other programs would go as well.
     assert pruned == PRUNE
 
@@ -103,6 +114,18 @@ def test_models_ask_for_certificates_of_clients_only_with_mutual_tls(
 ) -> None:
     put_docker(monkeypatch, tmp_path, {}, before='echo "[$LAB_TLS_CLIENT_CA]"')
     assert list(compose.up([MODEL], mutual_tls=mutual_tls)) == [f"[{ca}]"]
+
+
+def test_containers_start_from_images_that_exist_with_the_limits_of_the_environment(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("LAB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LAB_MAX_LINE", "9")
+    asked = put_docker(monkeypatch, tmp_path, {}, before='read -r given; echo "$given"')
+    (line,) = compose.up(["shell", MODEL], mutual_tls=False)
+    assert json.loads(line) == {"services": {"shell": {}, MODEL: {"environment": {"LAB_MAX_LINE": "9"}}}}
+    assert asked()[0].endswith(f" --file - up --detach --no-build --quiet-pull shell {MODEL}")
 
 
 def test_failed_start_is_an_error_with_its_reason(

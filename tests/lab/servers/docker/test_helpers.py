@@ -3,12 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 
 from lab.base.environ import ENV_LIFELINE
 from lab.base.errors import LabError
+from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.children import open_child
 from lab.servers.docker import helpers as helpers_module
@@ -136,9 +138,36 @@ def test_values_of_variables_reach_a_service_unseen(
     """Any user sees the arguments of a process."""
     monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
     monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    monkeypatch.setenv("A", "of the shell")
     asked = put_docker(monkeypatch, tmp_path, {}, before='echo "$A $LAB_TLS_DIR"')
     done = helpers.run_service("tests", ["-q"], environ={"A": "secret"}, capture=True)
     assert done.stdout == f"secret {tmp_path}\n"
     (line,) = asked()
     assert re.search(r" run --no-deps --no-TTY --name mine-tests-run-\w+ --rm --env A tests -q$", line)
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("is_interactive", "is_terminal", "options"),
+    [(True, True, ["--interactive", "--tty"]), (True, False, ["--interactive"]), (False, True, [])],
+)
+def test_command_gets_a_terminal_only_if_there_is_one(
+    helpers: ContainerHelpers,
+    monkeypatch: pytest.MonkeyPatch,
+    is_interactive: bool,
+    is_terminal: bool,
+    options: list[str],
+) -> None:
+    """Docker refuses one where stdin is a script."""
+    called: list[tuple[list[str], dict[str, Any]]] = []
+
+    def call(command: list[str], **given: Any) -> Completed:
+        called.append((command, given))
+        return Completed(command, 0, "", "")
+
+    monkeypatch.setattr(helpers_module, "call", call)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_terminal))
+    helpers.run(["bash"], interactive=is_interactive, timeout=7.5)
+    ((command, given),) = called
+    assert command[4:] == [*options, "mine-shell-1", "bash"]
+    assert given == {"interactive": is_interactive, "timeout": 7.5}

@@ -95,6 +95,7 @@ ADD ["d e", "/f"]
 """
     assert read_sources(dockerfile) == {"locks", "a", "b", "d e"}
     assert read_sources("RUN --mount=target=/all,type=bind true") == {"."}
+    assert read_sources("RUN --mount=type=bind,src=a/b,target=/l true") == {"a/b"}  # its other name
 
 
 def test_programs_for_the_engine_write_readable_files(tmp_path: Path) -> None:
