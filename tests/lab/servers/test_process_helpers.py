@@ -1,12 +1,15 @@
 """Programs of the lab as processes: what they get, what they say, and their end."""
 
 import signal
+import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.base.errors import LabError
+from lab.base.paths import ROOT
 from lab.servers.catalogue import Catalogue
 from lab.servers.process_helpers import ProcessHelpers
 from tests.support.waiting import wait_until
@@ -46,3 +49,23 @@ def test_command_has_a_timeout_and_an_exit_code(helpers: ProcessHelpers) -> None
         helpers.run(["/bin/sleep", "60"], timeout=0.05)
     with pytest.raises(LabError, match=r"^/no/such: no such command on this machine$"):
         helpers.run(["/no/such"])
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "text"),
+    [
+        ({}, subprocess.DEVNULL, None),
+        ({"interactive": True}, None, None),  # that of this process, which may be a terminal
+        ({"stdin": "x"}, None, "x"),
+        ({"stdin": "x", "interactive": True}, None, "x"),
+    ],
+)
+def test_only_an_interactive_command_reads_from_this_terminal(
+    helpers: ProcessHelpers, monkeypatch: pytest.MonkeyPatch, options: Any, stdin: int | None, text: str | None
+) -> None:
+    ran: list[dict[str, Any]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **given: ran.append(given))
+    helpers.run(["sh"], **options)
+    (given,) = ran
+    assert (given["stdin"], given["input"]) == (stdin, text)
+    assert (given["stdout"], given["stderr"], given["cwd"]) == (None, None, ROOT)

@@ -24,7 +24,7 @@ from lab.base.paths import ROOT
 from lab.clients.call import call
 from lab.servers import processes
 from lab.servers.backend import ModelState
-from lab.servers.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue, Listener
 from lab.servers.open import open_backend
 from lab.servers.process_helpers import ProcessHelpers
 from lab.servers.processes import Processes
@@ -342,6 +342,41 @@ def test_process_that_has_ended_and_was_not_collected_is_not_alive() -> None:
     assert not processes._is_alive(os.getpid(), psutil.Process().create_time() - 1)
 
 
+def test_model_has_ended_once_its_exit_code_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The shell that has written it may live for a moment; what it wrote before is a part of the state."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    backend = Processes("p", Catalogue.load())
+    backend._directory.mkdir(parents=True)
+    record = {"pid": os.getpid(), "created": psutil.Process().create_time()}
+    backend._path("prefork", "json").write_text(json.dumps(record))
+    backend._path("prefork", "log").write_text("one\n\ntwo\n")
+    listener = {"service": "echo", "transport": "tcp", "address": "tcp://127.0.0.1:7"}
+    backend._path("prefork", "out").write_text(f"{json.dumps({'pid': 7, 'listeners': [listener]})}\n")
+    assert backend.is_running("prefork")
+    assert backend.pid("prefork") == 7
+    found = [Listener("prefork", "echo", "tcp", "tcp://127.0.0.1:7")]
+    assert backend.targets() == found
+    assert backend._state_of("prefork") == ModelState("prefork", "process", "process", "running", None, tuple(found))
+    backend._path("prefork", "exit").write_text("3\n")
+    assert not backend.is_running("prefork")
+    assert backend.targets() == []
+    ended = ModelState("prefork", "process", "process", "exited", 3, last_lines=("one", "two"))
+    assert backend._state_of("prefork") == ended
+    # Half of a code is none.
+    backend._path("prefork", "exit").write_text("")
+    assert backend._state_of("prefork").exit_code is None
+
+
+def test_process_of_a_lab_that_is_down_is_no_zombie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    backend = Processes("p", Catalogue.load())
+    child = subprocess.Popen(["/bin/sleep", "60"], env={"LAB_RUNTIME": str(backend._directory)})
+    backend._children["prefork"] = child
+    backend.down()
+    assert child.returncode == -signal.SIGKILL
+    assert backend._children == {}
+
+
 class Restarting(Processes):
     """Starts nothing; each wait for an answer takes ten seconds and fails as it is told."""
 
@@ -537,10 +572,28 @@ def test_restart_tries_again_only_while_its_port_is_taken(
         backend.restart("plain_socket", timeout=timeout)
     assert len(backend.spawned) == starts
     assert {(model, settings["LAB_MAX_LINE"]) for model, _, settings in backend.spawned} == {("plain_socket", "9")}
+    assert backend.spawned[0][1] == backend._default_listens("plain_socket")  # it had not said where it listens
     # The timeout is that of all attempts together.
     assert [(round(left, 1), whole) for _, left, whole in backend.waited] == [
         (timeout - 2.0 * number, timeout) for number in range(starts)
     ]
+
+
+def test_model_starts_again_at_the_addresses_that_it_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Clients that are up know no others."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(processes, "time", clock := Clock())
+    backend = Restarting(clock)
+    backend._directory.mkdir(parents=True)
+    backend._path("plain_socket", "json").write_text('{"pid": 1, "created": 0}')
+    listeners = [
+        {"service": "echo", "transport": "tcp", "address": "tcp://127.0.0.1:41"},
+        {"service": "echo", "transport": "udp", "address": "udp://127.0.0.1:42"},
+    ]
+    backend._path("plain_socket", "out").write_text(f"{json.dumps({'pid': 7, 'listeners': listeners})}\n")
+    backend.restart("plain_socket")
+    assert backend.spawned == [("plain_socket", ["echo=tcp://127.0.0.1:41", "echo=udp://127.0.0.1:42"], {})]
+    assert backend.ended == ["plain_socket"]
 
 
 class Silent(Processes):

@@ -52,3 +52,25 @@ def test_process_that_is_stopped_goes_on_when_the_throttle_ends(monkeypatch: pyt
 def test_throttle_ends_with_its_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_throttle(monkeypatch, 0.05, 9, ended=True) == [0.005]
     assert "Throttling" in capsys.readouterr().out
+
+
+def test_signal_reaches_a_process_before_its_descendants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped parent starts no child that would be missed; a child that has ended is none any more."""
+    sent: list[tuple[str, int]] = []
+
+    class Process:
+        def __init__(self, pid: int | str) -> None:
+            self.name = str(pid)
+
+        def send_signal(self, number: int) -> None:
+            if self.name == "ended":
+                raise psutil.NoSuchProcess(1)
+            sent.append((self.name, number))
+
+        def children(self, *, recursive: bool = False) -> list["Process"]:
+            assert sent, "the children are looked for once the parent has the signal"
+            return [Process(name) for name in ["child", "ended", *["grandchild"] * recursive]]
+
+    monkeypatch.setattr(psutil, "Process", Process)
+    throttle.signal_all(7, STOP)
+    assert sent == [("7", STOP), ("child", STOP), ("grandchild", STOP)]

@@ -75,12 +75,13 @@ def test_image_that_is_missing_or_old_is_built_and_the_one_before_is_pruned(
 
 
 def test_failed_build_is_an_error_and_nothing_is_pruned(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = put_docker(monkeypatch, tmp_path, {"image inspect": "\n", "compose": 17})
     with pytest.raises(LabError, match=rf"^building {MODEL} failed; its output ends with:\n  Error response .* failed"):
         build_images(compose, [MODEL])
     assert PRUNE not in asked()
+    assert capsys.readouterr() == ("", "")  # nothing was built
 
 
 def test_images_that_cannot_be_removed_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
