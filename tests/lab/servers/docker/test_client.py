@@ -13,7 +13,8 @@ import pytest
 
 from lab.base.errors import EngineAwayError, LabError, NotReadyError
 from lab.servers.catalogue import Catalogue
-from lab.servers.docker.cleanup import purge
+from lab.servers.docker import containers
+from lab.servers.docker.cleanup import PROJECT_LABEL, purge
 from lab.servers.docker.compose import Changes, Compose
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.describe import read_engine
@@ -21,7 +22,7 @@ from lab.servers.docker.images import build_images, find_images, read_inputs, re
 from lab.servers.readiness import Outcome
 from lab.servers.runtime import find_mark
 from tests.support.docker_client import put_docker
-from tests.support.fakes import FakeHelper
+from tests.support.fakes import FakeHelper, set_clock
 
 CATALOGUE = Catalogue.load()
 MODEL = "plain_socket"
@@ -179,6 +180,8 @@ def test_server_of_the_gallery_that_does_not_start_is_an_error(failures: list[st
     servers = CATALOGUE.gallery[:2]
     backend.up_gallery(servers, timeout=6.5)
     assert backend.waited == [([server.name for server in servers], 6.5)]
+    # The shell is where exhibits run, and a load.
+    assert backend.started == [(["shell", *(server.name for server in servers)], False)]
     backend.failures = failures
     with pytest.raises(NotReadyError) as raised:
         backend.up_gallery(servers)
@@ -373,6 +376,7 @@ def test_failed_start_removes_what_it_has_created(
 
     def interrupt() -> None:
         assert find_mark("mine").exists()  # for a time when no engine can say that it has containers
+        assert find_mark("mine").parent.stat().st_mode & 0o777 == 0o700
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), backend._started(["a"]):
@@ -430,6 +434,42 @@ def test_probe_that_ends_early_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(backend.helpers, "start", start)
     with pytest.raises(NotReadyError, match=r"the readiness probe ended with exit code 1.*\n  MemoryError"):
         backend._wait_ready([MODEL], 2.5)
+
+
+def test_probe_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says after its timeout which models are not ready; ten seconds later something is wrong with it."""
+    answers: dict[str, str | int] = {
+        "container ls": "a\n",
+        "inspect": json.dumps([describe(MODEL, {"Running": True})]),
+    }
+    put_docker(monkeypatch, tmp_path, answers)
+    clock = set_clock(monkeypatch, tmp_path, containers)
+    backend = Containers("mine", CATALOGUE)
+
+    @contextmanager
+    def start(name: str, arguments: Sequence[str]) -> Iterator[FakeHelper]:
+        yield FakeHelper(name)
+
+    monkeypatch.setattr(backend.helpers, "start", start)
+    begun = clock.now
+    with pytest.raises(NotReadyError, match=r"^the readiness probe does not end; it said nothing$"):
+        backend._wait_ready([MODEL], 30.0)
+    assert 40.0 < clock.now - begun < 44.0
+
+
+def test_state_of_the_gallery_is_that_of_its_containers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (first, second, *_) = CATALOGUE.gallery
+    answers: dict[str, str | int] = {
+        f"container ls --quiet --all --no-trunc --filter label={PROJECT_LABEL}=mine --filter label=lab.gallery": "a\n",
+        "inspect": json.dumps([describe(first.name, {"Running": True}), describe(second.name, {"ExitCode": 4})]),
+    }
+    put_docker(monkeypatch, tmp_path, answers)
+    backend = Containers("mine", CATALOGUE)
+    states = {state.model: (state.state, state.exit_code, state.listeners) for state in backend.gallery()}
+    assert states[first.name] == ("running", None, first.addresses)
+    assert states[second.name] == ("exited", 4, ())
+    assert {state for name, (state, _, _) in states.items() if name not in (first.name, second.name)} == {"missing"}
+    assert {state.state for state in backend.state()} == {"missing"}
 
 
 def test_what_cannot_be_removed_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
