@@ -31,7 +31,7 @@ from lab.load.external_server import ExternalServer
 from lab.load.locustfiles import Step, choose_tags, run_headless
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.messages import LoadFailure
-from lab.load.presets import Preset
+from lab.load.presets import Preset, find_preset
 from lab.load.workloads import Workload
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed, ModelState
@@ -561,3 +561,36 @@ def test_ctrl_c_ends_the_web_ui(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
     serve_ui(monkeypatch, interrupt)
     assert capsys.readouterr().out.endswith("\nended\n")
+
+
+OFFERED = ["command=tls://h:1", "command=unix:///a", "echo=tcp://h:2"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "preset", "given", "chosen"),
+    [
+        (OFFERED, "closed_session", None, Transport.TLS),  # the first, as the preset's own is not among them
+        (OFFERED[::-1], "closed_session", None, Transport.UNIX),
+        (OFFERED, "closed_session", Transport.UDP, Transport.UDP),
+        (OFFERED, "closed_echo_1k", None, None),  # the preset's
+        ([], "closed_session", None, None),
+        ([], "closed_session", Transport.UDP, Transport.UDP),
+    ],
+)
+def test_transport_is_the_users_or_one_that_the_target_has(
+    targets: list[str], preset: str, given: Transport | None, chosen: Transport | None
+) -> None:
+    target = ExternalServer(targets, any_body=False) if targets else None
+    assert load.choose_transport(target, find_preset(preset), given) == chosen
+
+
+@pytest.mark.parametrize(
+    ("target", "preset", "said"),
+    [
+        ("echo=tcp://h:2", "closed_session", "the target speaks echo, and closed_session asks command: choose another"),
+        ("tcp://h:2", "closed_session", "a --target without a service needs a --codec that knows its protocol"),
+    ],
+)
+def test_target_that_does_not_speak_the_service_is_refused(target: str, preset: str, said: str) -> None:
+    with pytest.raises(LabError, match=f"^{said}"):
+        load.choose_transport(ExternalServer([target], any_body=False), find_preset(preset), None)

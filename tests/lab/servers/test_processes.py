@@ -22,6 +22,7 @@ import pytest
 from lab.base.errors import LabError, NotReadyError
 from lab.base.paths import ROOT
 from lab.clients.call import call
+from lab.metrics.sample import NoMeter
 from lab.servers import processes
 from lab.servers.backend import ModelState
 from lab.servers.catalogue import Catalogue, Listener
@@ -340,6 +341,39 @@ def test_process_that_has_ended_and_was_not_collected_is_not_alive() -> None:
         assert not processes._is_alive(zombie.pid, created)
     assert processes._is_alive(os.getpid(), psutil.Process().create_time())
     assert not processes._is_alive(os.getpid(), psutil.Process().create_time() - 1)
+
+
+def test_what_runs_only_in_containers_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    backend = Processes("p", Catalogue.load())
+    for names, said in (
+        (["plain_socket", "threads_nogil"], "threads_nogil runs only in a container"),
+        (["peer_redis", "threads_nogil"], "threads_nogil, peer_redis run only in a container"),
+    ):
+        with pytest.raises(LabError, match=f"^{said}: use --backend docker$"):
+            backend.up(names)
+    servers = backend.catalogue.gallery
+    with pytest.raises(LabError, match=r"^the servers of the gallery run only in containers: use --backend docker$"):
+        backend.up_gallery(servers)
+    assert [(state.model, state.state) for state in backend.gallery()] == [(each.name, "missing") for each in servers]
+    assert {state.state for state in backend.state()} == {"missing"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_that_cannot_be_pinned_or_metered_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Processes("p", Catalogue.load())
+    said = "prefork is not running: `lab up prefork`"
+    meter = backend.meter("prefork")
+    assert isinstance(meter, NoMeter)
+    assert meter.reason == said
+    with pytest.raises(LabError, match=f"^{said}$"):
+        backend.pin("prefork", [0])
+    monkeypatch.setattr(backend, "pid", lambda model: os.getpid())
+    message = r"^prefork cannot be pinned to cores 4000,4001: \[Errno 22\] Invalid argument$"
+    with pytest.raises(LabError, match=message):
+        backend.pin("prefork", [4000, 4001])
 
 
 def test_model_has_ended_once_its_exit_code_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
