@@ -387,3 +387,18 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         answers = {name: ask_compose(Path(folder), CASES[name]) for name in READ}
     RECORDED.write_text(json.dumps(answers, indent=1) + "\n")
+
+
+def test_a_command_is_replaced_and_any_other_list_is_appended_to(tmp_path: Path) -> None:
+    """As Compose does, without asking it."""
+    base, other = tmp_path / "compose.yaml", tmp_path / "compose.override.yaml"
+    lists = "{{command: [{0}], entrypoint: [{0}], tmpfs: [{0}, /both], healthcheck: {{test: [CMD, {0}]}}}}"
+    base.write_text(f"services: {{mine: {lists.format('a')}}}\n")
+    other.write_text(f"services: {{mine: {lists.format('b')}}}\n")
+    assert read_services([base, other], {})["mine"] == {
+        "command": ["b"],
+        "entrypoint": ["b"],
+        "healthcheck": {"test": ["CMD", "b"]},
+        "tmpfs": ["a", "/both", "b"],
+        "labels": {},
+    }
