@@ -159,3 +159,12 @@ def test_source_that_is_switched_off_is_left_out(word: str) -> None:
     stanza = "Types: deb\nURIs: http://a.example\nSuites: bookworm\nComponents: main\nEnabled: "
     assert list(apt.parse_deb822(f"{stanza}{word}\n")) == []
     assert len(list(apt.parse_deb822(f"{stanza}yes\n"))) == 1
+
+
+def test_what_can_be_installed_is_known_only_after_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_known() -> str:
+        return TRIXIE if UPDATE in programs.asked else ""
+
+    programs = start(monkeypatch, {"apt-cache policy": list_known})
+    apt.install_docker(client=True, engine=False, compose=False, buildx=False)
+    assert [line for line in programs.asked if line.startswith("apt-get")] == [UPDATE, f"{INSTALL} docker-cli"]

@@ -12,7 +12,11 @@ from tests.support.programs import Answer, Programs, put_programs
 
 IMAGE = "debian:trixie-slim"
 INSPECT, PULL = f"docker image inspect {IMAGE}", f"docker pull --quiet {IMAGE}"
-SOURCES = [Source(("http://mirror.example/debian", "http://b.example"), ("trixie",), ("main",))]
+SOURCES = [
+    Source(("http://updates.example/debian",), ("trixie-updates",), ("main",)),
+    Source(("http://mirror.example/debian", "http://b.example"), ("trixie",), ("main",)),
+    Source(("http://c.example/debian",), ("trixie",), ("main",)),
+]
 
 
 def start(
@@ -160,3 +164,48 @@ def test_root_installs_the_first_program_that_there_is(
     monkeypatch.setattr(apt, "install", install)
     assert base_image._find_tool("refused") == tool
     assert asked == [*lacking, tool]
+
+
+def test_added_files_have_the_modes_and_the_text_of_the_published_image(tmp_path: Path) -> None:
+    key, other = tmp_path / "own.gpg", tmp_path / "missing.gpg"
+    key.write_bytes(b"key")
+    debians = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    sources = [Source(("http://a.example",), ("trixie",), ("main",), f"{key} {debians} {other} own-name")]
+    with tarfile.open(tmp_path / "base.tar", "w"):
+        pass
+    base_image.add_files(tmp_path / "base.tar", sources)
+    with tarfile.open(tmp_path / "base.tar") as archive:
+        found = {item.name: (item.mode, archive.extractfile(item).read()) for item in archive}  # type: ignore[union-attr]
+    configured = "etc/apt/apt.conf.d/docker-"
+    expected = {
+        "etc/dpkg/dpkg.cfg.d/docker": 0o644,
+        **{f"{configured}{name}": 0o644 for name in ("clean", "no-languages", "gzip-indexes", "autoremove-suggests")},
+        "usr/sbin/policy-rc.d": 0o755,
+        "etc/apt/sources.list.d/debian.sources": 0o644,
+        # Debian's own key is in its package; what is not here cannot be copied.
+        str(key).lstrip("/"): 0o644,
+    }
+    assert {name: mode for name, (mode, _) in found.items()} == expected
+    assert found["usr/sbin/policy-rc.d"][1] == b"#!/bin/sh\nexit 101\n"
+    assert found[str(key).lstrip("/")][1] == b"key"
+    assert found["etc/apt/sources.list.d/debian.sources"][1].decode() == sources[0].stanza()
+    options = found["etc/dpkg/dpkg.cfg.d/docker"][1].decode().splitlines()
+    assert options[:2] == ["path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright"]
+    # The files of packages that were unpacked before are removed.
+    assert options[2:] == [f"path-exclude=/usr/share/{folder}/*" for folder in base_image.EXCLUDED]
+
+
+def test_base_system_is_unpacked_with_the_same_options(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        words = base_image.mmdebstrap_argv(tmp_path / "base.tar", tmp_path, SOURCES)
+    finally:
+        os.umask(before)
+    assert words[:3] == ["mmdebstrap", "--variant=minbase", "--format=tar"]
+    assert words[3:-6] == [f"--dpkgopt={option}" for option in base_image.DPKG_OPTIONS]
+    assert words[-6] == "--aptopt=Acquire::Languages none"
+    own = '"$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/etc/apt/apt.conf.d/99mmdebstrap'
+    assert words[-5] == f"--customize-hook=rm -f {own}"
+    assert words[-4] == f"--customize-hook={base_image.clean_script(True)}"
+    # apt's own user reads it, whatever the mask.
+    assert (tmp_path / "debian.sources").stat().st_mode & 0o777 == 0o644

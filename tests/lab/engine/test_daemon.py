@@ -1,5 +1,6 @@
 """How the engine is started, and what is said if it does not. A shell stands for dockerd."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.engine import EngineError, __main__, daemon, probe
+from lab.engine import EngineError, __main__, base_image, daemon, probe, provide
 from tests.support.fakes import Clock
 from tests.support.programs import put_programs
 from tests.support.waiting import wait_until
@@ -80,13 +81,19 @@ def test_engine_outlives_the_command_and_its_terminal(
     """And writes where users of the log can read it, after what an earlier one has written."""
     daemon.LOG.parent.mkdir()
     daemon.LOG.write_text("of yesterday\n")
-    put_dockerd(monkeypatch, folder, "umask; pwd; read -r line; echo end of input; exec /bin/sleep 60")
+    # A shell of root may lack the folders with iptables.
+    script = 'umask; pwd; echo "${PATH##*:}"; read -r line; echo end of input; exec /bin/sleep 60'
+    put_dockerd(monkeypatch, folder, script)
     set_engine(monkeypatch, 2)
-    daemon._start_process()
+    before = os.umask(0o077)
+    try:
+        daemon._start_process()
+    finally:
+        os.umask(before)
     (process,) = started
     assert process.returncode == 0  # nothing waits for it
     assert os.getsid(process.pid) == process.pid
-    said = "of yesterday\n0022\n/\nend of input\n"
+    said = "of yesterday\n0022\n/\n/sbin\nend of input\n"
     wait_until(lambda: daemon.LOG.read_text() == said)
 
 
@@ -193,3 +200,39 @@ def test_engine_that_is_complete_is_not_installed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(probe, "is_complete", lambda: True)
     monkeypatch.setattr(__main__, "install", lambda: pytest.fail("it was installed"))
     assert __main__.main(["ensure"]) == 0
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_install_does_nothing_for_a_complete_engine(monkeypatch: pytest.MonkeyPatch, is_complete: bool) -> None:
+    installed: list[int] = []
+    monkeypatch.setattr(probe, "is_complete", lambda: is_complete)
+    monkeypatch.setattr(provide, "install", lambda: installed.append(1))
+    assert __main__.main(["install"]) == 0
+    assert bool(installed) != is_complete
+
+
+def test_each_command_does_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(base_image, "provide", lambda: asked.append("base"))
+    assert __main__.main(["base"]) == 0
+    assert asked == ["base"]
+    monkeypatch.setattr(probe, "status", lambda: probe.read_status(127, "", "", ""))
+    assert __main__.main(["status"]) == 0
+    printed, complaint = capsys.readouterr()
+    assert (json.loads(printed)["reachable"], complaint) == (False, "")
+    # The Makefile goes on after 3 alone.
+    monkeypatch.setattr(probe, "is_complete", lambda: False)
+    monkeypatch.setenv("LAB_ENGINE", "no")
+    assert __main__.main(["ensure"]) == 3
+    assert capsys.readouterr() == ("", "there is no `docker` on PATH: run `make engine` as root\n")
+
+    def fail() -> None:
+        raise EngineError("no disk", "buy one")
+
+    monkeypatch.setattr(base_image, "provide", fail)
+    assert __main__.main(["base"]) == 2
+    assert capsys.readouterr() == ("", "error: no disk: buy one\n")
+    for words in ([], ["nonesuch"]):
+        with pytest.raises(SystemExit) as ended:
+            __main__.main(words)
+        assert ended.value.code == 2

@@ -49,16 +49,16 @@ Components: main contrib
 Signed-By: {KEY}
 
 Types: deb
-URIs: {MIRROR}-security
-Suites: bookworm-security
-Components: main
-Signed-By: {KEY}
-
-Types: deb
 Enabled: no
 URIs: http://off.example/debian
 Suites: bookworm
 Components: main
+
+Types: deb
+URIs: {MIRROR}-security
+Suites: bookworm-security
+Components: main
+Signed-By: {KEY}
 
 Types: deb-src
 URIs: http://source.example/debian
@@ -70,6 +70,7 @@ deb [arch=amd64 signed-by={KEY}] {MIRROR} bookworm main contrib # ours
 deb-src {MIRROR} bookworm main
 deb {MIRROR} bookworm-updates main
 #deb http://off.example/debian bookworm main
+deb http://no-suite.example
 deb [ trusted=yes ] file:/srv/packages ./
 """
 
@@ -117,7 +118,7 @@ class TestSources:
         (tmp_path / "sources.list").write_text(f"deb {MIRROR} bookworm main\n")
         (parts / "b.sources").write_text(DEB822)
         (parts / "a.list").write_text("deb http://a.example/apt stable main\n")
-        (parts / "c.sources.disabled").write_text(DEB822)
+        (parts / "c.sources.disabled").write_text(DEB822.replace("bookworm", "disabled"))
         assert [source.suites[0] for source in read_sources(tmp_path)] == [
             "bookworm",
             "stable",
@@ -346,6 +347,13 @@ class TestSockets:
             server.start()
             assert is_answering(tmp_path / "api") == answers
             server.join()
+
+    def test_ping_that_nobody_answers_has_an_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lab.engine.daemon._PING_SECONDS", 0.05)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "api"))
+            listener.listen()
+            assert not is_answering(tmp_path / "api")
 
     def test_ping_of_a_leftover_socket_fails(self, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as listener:

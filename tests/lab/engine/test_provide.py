@@ -72,6 +72,23 @@ def test_engine_that_is_installed_is_only_started(monkeypatch: pytest.MonkeyPatc
     assert steps == ["no engine", "started"]
 
 
+@pytest.mark.parametrize("missing", ["client", "engine", "compose", "buildx"])
+def test_only_the_missing_part_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str) -> None:
+    versions = dict.fromkeys(("server_version", "compose_version", "buildx_version"), "1")
+    problems = [SimpleNamespace(part=part, what="-") for part in (missing, "base_image")]
+    states: Any = [SimpleNamespace(problems=problems, is_complete=False)] * 2
+    states.append(SimpleNamespace(problems=[], is_complete=True, **versions))
+    asked: list[dict[str, bool]] = []
+    monkeypatch.setattr(provide, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(provide, "status", lambda: states.pop(0))
+    monkeypatch.setattr(provide, "check_able", lambda *_: None)
+    monkeypatch.setattr(provide, "which", lambda *_, **__: None)
+    monkeypatch.setattr(apt, "install_docker", lambda **parts: asked.append(parts))
+    monkeypatch.setattr(daemon, "start", lambda: None)
+    provide.install()
+    assert asked == [{part: part == missing for part in ("client", "engine", "compose", "buildx")}]
+
+
 def test_engine_that_is_still_incomplete_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     problem = SimpleNamespace(part="engine", what="no Docker engine answers")
     monkeypatch.setattr(provide, "LOCK", tmp_path / "lock")
