@@ -97,4 +97,4 @@ def test_lifeline_is_open_as_long_as_its_block() -> None:
         with pytest.raises(BlockingIOError):
             os.read(stdin, 1)
     assert child.wait(60) in (0, 1)  # at the end, or in vain: its stdin does not block
-    assert {*Path("/proc/self/fd").iterdir()} == before
+    assert {*Path("/proc/self/fd").iterdir()} <= before
