@@ -329,16 +329,22 @@ def test_user_is_what_its_class_declares():
 # A batch changes Locust's statistics as single events would.
 HANDED_OVER = """
 import json, random
+from types import SimpleNamespace
+import locust.stats
 from locust.env import Environment
+from loadtests.sockets import locust_stats
 from loadtests.sockets.locust_stats import merge_batch
 from loadtests.sockets.histogram import Histogram
 
+now = [1_000_000.0]
+locust.stats.time = locust_stats.time = SimpleNamespace(time=lambda: now[0])
 chance = random.Random(1)
 times = [round(chance.uniform(0.001, 0.4), 4) for _ in range(500)]
 batched, single = Environment(), Environment()
 runner = single.create_local_runner()
 found = Histogram()
 found.record(times)
+now[0] += 2.5
 merge_batch(
     batched.stats, "TCP", "it", found, answered=500, failures={"wrong bytes": 3, "reset": 1}, content_length=500 * 7
 )
@@ -353,7 +359,8 @@ def show(stats):
         [entry.num_requests, entry.num_none_requests, entry.num_failures, round(entry.total_response_time),
          round(entry.min_response_time, 3), round(entry.max_response_time, 3), entry.total_content_length,
          entry.get_response_time_percentile(0.99), sum(entry.response_times.values()),
-         sum(entry.num_reqs_per_sec.values()), sum(entry.num_fail_per_sec.values())]
+         entry.num_reqs_per_sec, entry.num_fail_per_sec, entry.start_time, entry.last_request_timestamp,
+         entry.total_rps, entry.total_fail_per_sec]
         for entry in (stats.get("it", "TCP"), stats.total)
     ] + sorted((error.error, error.occurrences) for error in stats.errors.values())
 
@@ -367,3 +374,5 @@ def test_batch_equals_single_events():
     assert done.returncode == 0, done.stderr
     batched, single = json.loads(done.stdout)
     assert batched == single
+    # 504 requests in the 2.5 s since the start.
+    assert [entry[-2:] for entry in batched[:2]] == [[504 / 2.5, 4 / 2.5]] * 2
