@@ -158,3 +158,91 @@ print("TOLD", json.dumps([[name, error] for name, _, error in rows if name != "c
         ["read", wrong],
         ["overview", wrong],
     ]
+
+
+def test_what_the_server_refused_is_not_asked_for() -> None:
+    """The second upload and the second article fail: the first ones are no longer what must be there."""
+    told = run_script(
+        START
+        + """
+def refuse_the_second(calls=count()):
+    if next(calls):
+        raise OSError
+
+nothing = lambda *_, **__: None
+ftp = Stub(storbinary=lambda *_, calls=count(): refuse_the_second(calls), retrbinary=nothing, delete=nothing)
+news = Stub(post=lambda *_, calls=count(): refuse_the_second(calls), body=lambda message_id: ("", Stub(lines=[])))
+for user, client, tasks in [
+    (module.FtpUser, ftp, ["upload", "upload", "download"]),
+    (module.NewsUser, news, ["post", "post", "read"]),
+]:
+    linked = link(user, client)
+    linked.on_start()
+    for name in tasks:
+        getattr(linked, name)()
+print("TOLD", json.dumps([[name, error] for name, _, error in rows if name != "connect"]))
+"""
+    )
+    assert told == [["upload", "NoneType"], ["upload", "OSError"], ["post", "NoneType"], ["post", "OSError"]]
+
+
+def test_users_leave_nothing_on_the_servers() -> None:
+    told = run_script(
+        START
+        + """
+deleted, stored, asked = [], [], []
+ftp = Stub(storbinary=lambda command, file: stored.append(command), delete=deleted.append)
+for is_uploaded in (False, True):
+    user = link(module.FtpUser, ftp)
+    user.on_start()
+    with user.step("connect"):
+        pass
+    if is_uploaded:
+        user.upload()
+    user.on_stop()
+
+sent = []
+def answer(command, *words):
+    asked.append([command, *words])
+    text = sent[0].get_content().replace("\\n", "\\r\\n").encode()
+    return "OK", {"SEARCH": [b"7"], "FETCH": [(b"7 (BODY", text)]}.get(command, [])
+
+mail = Stub(send_message=sent.append), Stub(noop=lambda: None, uid=answer)
+link(module.MailUser, mail).send_and_read()
+print("TOLD", json.dumps([[f"STOR {path}" for path in deleted] == stored, len(stored), asked[2:], rows[-1][2]]))
+"""
+    )
+    # The message that was read, by its number.
+    assert told == [True, 1, [["STORE", "7", "+FLAGS.SILENT", r"(\Deleted)"], ["EXPUNGE", "7"]], "NoneType"]
+
+
+def test_connections_are_closed_and_have_a_timeout() -> None:
+    told = run_script(
+        START
+        + """
+done = []
+class Reader:
+    def __init__(self, host, timeout):
+        done.append([host, timeout])
+
+    def login(self, *who):
+        done.append(["login", *who])
+
+    def select(self):
+        done.append("select")
+
+    def shutdown(self):
+        done.append("shutdown")
+
+def refuse(host, timeout):
+    done.append([host, timeout])
+    raise ConnectionRefusedError
+
+module.imaplib.IMAP4, module.smtplib.SMTP = Reader, refuse
+with suppress(ConnectionRefusedError):
+    module.MailUser(environment).connect()
+print("TOLD", json.dumps([done, module._Transport().make_connection("127.0.0.1").timeout]))
+"""
+    )
+    opened = ["gallery_mail", 10.0], ["login", "bob", "bobs-secret"], "select", ["gallery_smtp", 10.0]
+    assert told == [[*opened, "shutdown"], 10.0]

@@ -222,6 +222,12 @@ def test_what_does_not_fit_together_is_said_before_anything_starts(preset, condi
         check_fit(PRESETS[preset].change(**options), [Threshold.parse(text) for text in conditions])
 
 
+def test_random_arrivals_can_exceed_the_rate_in_a_window():
+    check_fit(PRESETS["open_poisson"], [Threshold.parse("rate > 1000")])
+    with pytest.raises(LabError, match="cannot be true: at most 1000 requests/s are sent"):
+        check_fit(PRESETS["open_steady"], [Threshold.parse("rate > 1000")])
+
+
 class _Listening:
     def __init__(self, *spoken):
         self._spoken = spoken

@@ -461,7 +461,9 @@ def test_headless_run_has_its_workers_which_get_the_locustfiles(monkeypatch: pyt
     assert options == {"workers": 2, "environ": {"X": "1"}, "timeout": 64.0, "worker_arguments": ["-f", "a.py"]}
 
 
-def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lab = FakeLab("plain_socket", "prefork")
     opened: list[tuple[Sequence[str], Mapping[str, Any]]] = []
     telemetry: list[Sequence[str]] = []
@@ -514,6 +516,8 @@ def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(monk
     assert telemetry == [["prefork"]]
     # While it runs, requests are served; what comes after its end is not.
     assert advanced == [True, False]
+    # The port on this machine, not the one in its container.
+    assert capsys.readouterr().out.startswith("Locust's web UI with 2 workers: http://127.0.0.1:4/load  (")
 
 
 def test_port_of_the_web_ui_is_free_if_it_is_so_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,8 @@ def finished(output: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
 
 
 def test_steps_are_read_from_what_locust_prints() -> None:
-    times = {"1.5": 50, "3": 48, "20": 1, "1000.0": 1}
+    # In the order in which they came first, which is not theirs.
+    times = {"20": 1, "1.5": 50, "1000.0": 1, "3": 48}
     (step,) = read_steps(finished("noise\n" + json.dumps([{**ENTRY, "response_times": times}]), 1), 4.0)
     assert step == Step("FTP", "upload", 100, 2, 25.0, 1.5, 20.0)
     (step,) = read_steps(finished(json.dumps([{**ENTRY, "response_times": {}}])), 4.0)
@@ -116,5 +117,5 @@ def test_what_is_no_list_of_steps_is_an_error_that_quotes_it(output: str, code: 
 
 def test_other_output_is_not_taken_for_the_result() -> None:
     result = json.dumps([{**ENTRY, "response_times": {}}])
-    (step,) = read_steps(finished(f"[mine] starts\n{result}\nType     Name  # reqs\n"), 1.0)
+    (step,) = read_steps(finished(f"[mine] starts\n[mine] goes on\n{result}\nType     Name  # reqs\n"), 1.0)
     assert step.taken == 100

@@ -179,6 +179,15 @@ def test_intervals_that_ended_before_are_left_out(since: int, is_there: bool) ->
     assert [item.model for item in found] == ["a", "b"][not is_there :]
 
 
+def test_intervals_are_in_a_folder_of_this_user_alone() -> None:
+    folder = find_stamps("made").parent
+    note("made", interval(AT.format(1)))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    with pytest.raises(LabError, match="is not a private directory of this user"):
+        note("made", interval(AT.format(2)))
+
+
 def test_fault_is_injected_into_all_models_for_its_duration(backend: FakeBackend, clock: Clock) -> None:
     said: list[str] = []
     found = inject_together(
