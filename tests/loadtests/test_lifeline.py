@@ -5,6 +5,7 @@ import select
 
 import pytest
 
+from lab.load import generator
 from loadtests import lifeline
 
 
@@ -33,3 +34,13 @@ def test_generator_ends_with_its_pipe_and_not_when_something_is_written_to_it(mo
     os.close(ours)
     assert seen == [[], [(ours, select.POLLHUP)]]
     assert codes == [1, 1]
+
+
+@pytest.mark.parametrize(("environ", "is_watched"), [({}, False), ({"LAB_LIFELINE": ""}, False), (None, True)])
+def test_stdin_is_watched_if_the_lab_holds_it(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str] | None, is_watched: bool
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(lifeline, "_start_thread", lambda function, arguments: started.append(function))
+    lifeline.watch(generator._LIFELINE if environ is None else environ)
+    assert started == [lifeline._wait] * is_watched

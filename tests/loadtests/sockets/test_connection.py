@@ -129,3 +129,42 @@ def test_datagram_that_is_refused_when_the_time_is_over_had_no_answer(monkeypatc
         link.send(b"x")
         with pytest.raises(NoAnswerError, match=r": waited 8 s for the server to answer; nothing received$"):
             link.receive()
+
+
+def test_each_address_gets_its_part_of_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    given: list[object] = []
+
+    class Unanswered(socket.socket):
+        def connect(self, where: object) -> None:
+            given.append((where, self.gettimeout()))
+            clock.now += self.gettimeout() or 0.0
+            raise TimeoutError
+
+    monkeypatch.setattr(socket, "socket", Unanswered)
+    monkeypatch.setattr("loadtests.sockets.addresses._worked", {})
+    places = [("127.0.0.3", 9), ("127.0.0.2", 9), ("127.0.0.1", 9)]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", where) for where in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(NoAnswerError):
+        BlockingConnection(Endpoint("tcp", "a-name", 9), timeout=12.0)
+    assert given == [(where, pytest.approx(4.0)) for where in places]
+
+
+def test_refused_datagram_is_not_sent_to_the_same_address_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+
+    class Refused(socket.socket):
+        def send(self, data: object, *_: object) -> int:
+            sent.append((self.getpeername()[0], data))
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    monkeypatch.setattr(socket, "socket", Refused)
+    monkeypatch.setattr("loadtests.sockets.addresses._worked", {})
+    places = [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (host, 9)) for host in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+    with BlockingConnection(Endpoint("udp", "a-name", 9), timeout=20.0) as link:
+        with pytest.raises(UnreachableError, match="Connection refused"):
+            link.send(b"x")
+    assert sent == [("127.0.0.2", b"x"), ("127.0.0.1", b"x")]

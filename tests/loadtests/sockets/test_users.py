@@ -252,6 +252,83 @@ print("TOLD", json.dumps([waited[::2], set(waited[1::2]) == {"again"}, client.an
     assert told == [[0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 0.05, 0.1], True, 1]
 
 
+def test_exchange_of_a_script_is_counted_by_how_it_ended():
+    """The clock goes on by a quarter of a second with each look at it."""
+    told = run_script(
+        """
+import json
+from itertools import count
+from types import SimpleNamespace as Stub
+from locust.env import Environment
+from locust.exception import RescheduleTask
+from loadtests.sockets import script_client as module
+from loadtests.sockets.addresses import Endpoint
+from loadtests.sockets.errors import NoAnswerError
+from loadtests.sockets.recorder import Series
+times = count(step=0.25)
+module.perf_counter = lambda: next(times)
+module.gevent = Stub(sleep=lambda seconds: None)
+environment = Environment()
+shown = []
+
+class Link:
+    def __init__(self, pieces):
+        self.pieces, self.closed = list(pieces), 0
+
+    def receive(self, size):
+        piece = self.pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def reset_deadline(self):
+        pass
+
+    def close(self):
+        self.closed += 1
+
+late = NoAnswerError("it is late", TimeoutError())
+for number, (transport, pieces) in enumerate([
+    ("tcp", [b"+PO", b"NG"]),
+    ("tcp", [late]),
+    ("tcp", [b"+PO", late]),
+    ("tcp", [b""]),
+    ("tcp", [b"+PO", b""]),
+    ("tcp", [b"-PONG"]),
+    ("udp", [b""]),
+]):
+    client = module.SocketClient(
+        Endpoint(transport, "127.0.0.1", 9), environment, Series(str(number), "script"), timeout=1.0
+    )
+    client._connection = link = Link(pieces)
+    busy = []
+    try:
+        with client.exchange():
+            busy.append(client._registered.busy)
+            client.receive() if transport == "udp" else client.expect(b"+PONG")
+    except RescheduleTask:
+        pass
+    busy.append(client._registered.busy)
+    group = client._group
+    shown.append([busy, group.service, group.timed_out, group.failures, link.closed])
+print("TOLD", json.dumps(shown))
+"""
+    )
+    assert told == [
+        [[True, False], service, timed_out, failures, len(failures)]
+        for service, timed_out, failures in [
+            ([0.25], [], []),
+            ([], [[0.25, 0.25]], ["time-out: no reply"]),
+            ([], [[0.25, 0.25]], ["time-out: no reply (3 of 5 bytes received)"]),
+            ([], [], ["closed without a reply"]),
+            ([], [], ["short reply: closed in the middle (3 of 5 bytes received)"]),
+            ([], [], ["wrong bytes"]),
+            # A datagram may be empty.
+            ([0.25], [], []),
+        ]
+    ]
+
+
 # What a user declares, with other values than the defaults.
 DECLARED = """
 import json, socket
@@ -346,10 +423,19 @@ found = Histogram()
 found.record(times)
 now[0] += 2.5
 merge_batch(
-    batched.stats, "TCP", "it", found, answered=500, failures={"wrong bytes": 3, "reset": 1}, content_length=500 * 7
+    batched.stats,
+    "TCP",
+    "it",
+    found,
+    answered=490,
+    failures={"time-out": 10, "wrong bytes": 3, "reset": 1},
+    content_length=500 * 7,
 )
 for seconds in times:
     single.stats.log_request("TCP", "it", seconds * 1000, 7)
+# Of these times ten are of exchanges that timed out.
+for _ in range(10):
+    single.stats.log_error("TCP", "it", "time-out")
 for reason in ("wrong bytes",) * 3 + ("reset",):
     single.stats.log_request("TCP", "it", None, 0)
     single.stats.log_error("TCP", "it", reason)
@@ -375,4 +461,4 @@ def test_batch_equals_single_events():
     batched, single = json.loads(done.stdout)
     assert batched == single
     # 504 requests in the 2.5 s since the start.
-    assert [entry[-2:] for entry in batched[:2]] == [[504 / 2.5, 4 / 2.5]] * 2
+    assert [entry[-2:] for entry in batched[:2]] == [[504 / 2.5, 14 / 2.5]] * 2
