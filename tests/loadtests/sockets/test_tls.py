@@ -241,3 +241,12 @@ def test_stream_takes_no_more_while_the_server_reads_nothing(certificates: Path)
         server.join()
     assert set(taken) == {16384}
     assert bytes(received) == bytes(sum(taken)) + b"end"
+
+
+def test_end_of_the_socket_is_the_end_of_the_stream() -> None:
+    """Also if the peer says nothing within TLS: a reader that waited for that would never end."""
+    ours, peers = socket.socketpair()
+    with ours, peers:
+        pipe = TlsPipe(ours, "127.0.0.1")
+        peers.close()
+        assert pipe.recv(100) == b""

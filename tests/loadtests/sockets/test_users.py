@@ -403,6 +403,25 @@ def test_user_is_what_its_class_declares():
     assert shown["left"] == [-1, 0]
 
 
+def test_user_connects_when_the_addresses_of_its_host_are_known():
+    done = run_script(
+        """
+import json
+from types import SimpleNamespace as Stub
+from locust.env import Environment
+from loadtests.sockets import users
+done = []
+group = Stub(destination=Stub(wait=lambda: done.append("look up")))
+engine = Stub(group=lambda series, make: group, add=lambda group: done.append("add"), remove=lambda it: None)
+users.Engine = Stub(of=lambda environment: engine)
+user = type("Ping", (users.WireUser,), {"url": "tcp://127.0.0.1:1", "exchange": None})(Environment())
+user.on_start()
+print("TOLD", json.dumps(done))
+"""
+    )
+    assert done == ["look up", "add"]
+
+
 # A batch changes Locust's statistics as single events would.
 HANDED_OVER = """
 import json, random

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import gevent.socket
 import pytest
 
 from loadtests.sockets.addresses import Endpoint
@@ -261,6 +262,15 @@ def test_connection_that_is_free_takes_the_request_that_waits():
     connection.receive(b"reply", NOW)
     assert (narrow.taken, connection.busy, connection.idle) == (b"ask" * 8, True, False)
     assert connection.intended == NOW
+
+
+def test_request_that_no_connection_took_in_time_is_dropped():
+    """The timeout is 2 s: one that is exactly as old can still be sent."""
+    connection, _ = make(ExchangeConnection, is_open=True)
+    group = connection.group
+    group.pending.extend([NOW - 3, NOW - 2.5, NOW - 2, NOW - 1])
+    group.dispatch(NOW)
+    assert (group.tally.dropped, group.tally.asked, list(group.pending)) == (2, 0, [NOW - 2, NOW - 1])
 
 
 @pytest.mark.parametrize(
@@ -1005,3 +1015,28 @@ def test_connection_is_closed_after_its_exchanges_and_rests_after_each():
         steps.append([tell(connection)[0], connection.on_connection, narrow.ends[:]])
     assert steps == [["idle", 1, []], ["idle", 2, []], ["away", 3, ["closed"]]]
     assert connection.loop.timers == [0.25] * 3
+
+
+def test_timer_of_the_next_address_is_void_once_a_connection_is_made():
+    """Otherwise the connection would connect again in the middle of an exchange."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = socket.AF_INET, server.getsockname()
+        connection, _ = make(ExchangeConnection, url=f"tcp://127.0.0.1:{where[1][1]}")
+        connection.group.destination.addresses = [where, (socket.AF_INET, ("127.0.0.2", 9))]
+        connection.group.destination.preferred = where
+        connection.loop.watched.clear()
+        connection.socket = None
+        connection.connect(NOW)
+        assert (tell(connection)[0], connection.loop.timers) == ("connecting", [1.0])
+        epoch = connection.epoch
+        gevent.socket.wait_write(connection.fd)
+        connection.step(states.OUT, NOW)
+        assert tell(connection)[0] != "connecting"
+        assert connection.epoch > epoch
+        connection.close()
+
+
+@pytest.mark.parametrize(("size", "read"), [(5, 6), (65_535, 65_536), (65_536, 65_536), (100_000, 65_536)])
+def test_one_byte_more_than_the_longest_reply_is_read(size, read):
+    connection, _ = make(ExchangeConnection, turns=((b"ask", b"r"), (b"ask", b"r" * size)))
+    assert connection.size == read
