@@ -6,7 +6,9 @@ from tests.support.scripts import run_script
 
 # In a separate process: Locust patches the one that imports it.
 SCRIPT = """
-import json, socket, sys
+import json, os, socket, sys
+from types import SimpleNamespace
+import gevent
 import locust
 from locust.env import Environment
 from loadtests.sockets.addresses import Endpoint
@@ -259,6 +261,32 @@ for timeouts in ((2.0, 4.0), (4.0, 2.0), (2.0, 3.0), (0.1,), (60.0,)):
     shown["sweeps"].append([checked, round(engine._next_sweep - now[0], 6)])
     for each in engine.groups:
         each.connections.clear()
+
+# A user that comes counts from then on, and not from when its group was made.
+engine.clear()
+engine._count, engine._greenlet = 0, SimpleNamespace(ready=lambda: False)
+came = add_open("came")
+came.counted_at = now[0]
+now[0] += 5.0
+registered = engine.register(came)
+now[0] += 1.0
+shown["came"] = [came.take_tally(now[0]).user_seconds, registered.started == float("inf"), engine._count]
+
+# With Locust's statistics, the details of failures begin again; failures that are not reported yet stay.
+came.note_failure(TimeOutError("3 bytes received"))
+environment.stats.reset_all()
+shown["reset"] = [len(came.described), came.failures]
+
+# A mistake in the loop is reported by Locust.
+handled = []
+loadtests.sockets.engine.loop.locust_exception_handler = lambda environment: lambda it: handled.append(str(it.exception))
+def fail():
+    raise ValueError("a mistake")
+sys.stderr = open(os.devnull, "w")
+engine._run, engine._greenlet = fail, None
+engine.register(came)
+gevent.sleep(0.01)
+shown["handled"] = handled
 print("TOLD", json.dumps(shown))
 """
 
@@ -391,3 +419,19 @@ def test_look_for_timeouts_is_as_frequent_as_the_shortest_of_them_needs(reported
     assert at_the_limit == [[2.0], 0.1]
     # Never more than a hundred times a second, and at least twice.
     assert (shortest, longest) == ([[0.1], 0.01], [[], 0.5])
+
+
+@IN_ONE_WORKER
+def test_user_counts_from_when_it_came(reported):
+    # The user of a script never times out by itself.
+    assert reported["came"] == [1.0, True, 1]
+
+
+@IN_ONE_WORKER
+def test_details_of_failures_begin_again_with_the_statistics(reported):
+    assert reported["reset"] == [0, ["time-out: no reply (3 bytes received)"]]
+
+
+@IN_ONE_WORKER
+def test_mistake_in_the_loop_is_reported_by_locust(reported):
+    assert reported["handled"] == ["a mistake"]
