@@ -9,14 +9,21 @@ spread. The aims, for the fastest model: 0.95 without a pipeline, 0.45 with one 
 """
 
 import argparse
-import csv
-import io
 import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from benchmarks.figures import (
+    in_turn,
+    print_facts,
+    ratio_of_medians,
+    show_range,
+    us_per_request,
+)
+from lab.experiments.bench.independent_clients import read_redis_benchmark
 from lab.experiments.environment import describe_environment
 from lab.metrics.meters import open_container_meter
 from lab.servers.catalogue import Catalogue
@@ -64,10 +71,10 @@ def benchmark(backend: Containers, model: str, pipeline: int) -> tuple[float, fl
     command = ["redis-benchmark", "-h", model, "-t", "ping_mbulk", "-c", str(CONNECTIONS), "-n", str(requests)]
     done = backend.helpers.run([*command, "-P", str(pipeline), "--csv"], capture=True, timeout=120)
     after = meter.read().cpu_seconds
-    if done.returncode or before is None or after is None:
+    found = read_redis_benchmark(done.stdout)
+    if done.returncode or found is None or before is None or after is None:
         sys.exit(f"{model}: {done.stdout}{done.stderr}")
-    row = next(row for row in csv.DictReader(io.StringIO(done.stdout)) if row["test"].startswith("PING"))
-    return float(row["rps"]), (after - before) * 1e6 / requests
+    return found.rate, us_per_request(after - before, requests)
 
 
 def pace(backend: Containers, model: str, seconds: int = 3) -> float:
@@ -77,10 +84,24 @@ def pace(backend: Containers, model: str, seconds: int = 3) -> float:
     before = meter.read().cpu_seconds
     done = backend.helpers.run(["python", "-", *arguments], stdin=PACED, capture=True, timeout=60)
     after = meter.read().cpu_seconds
-    answered, took = done.stdout.split()
-    if int(answered) != RATE * seconds or float(took) > seconds + 0.5 or before is None or after is None:
+    answered, took = done.stdout.split() or ("0", "0")
+    if not kept_up(int(answered), float(took), seconds) or before is None or after is None:
         sys.exit(f"{model} did not keep up with {RATE} a second: {answered} answered in {took} s; {done.stderr}")
-    return (after - before) * 1e6 / int(answered)
+    return us_per_request(after - before, int(answered))
+
+
+def kept_up(answered: int, took: float, seconds: int) -> bool:
+    """Return whether all that was asked in `seconds` was answered, and soon after."""
+    return answered == RATE * seconds and took <= seconds + 0.5
+
+
+def list_lines(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
+    """Yield the lines of the report: for each figure the models, those with the largest median first."""
+    for title, found in figures.items():
+        yield f"\n{title}"
+        for name, values in sorted(found.items(), key=lambda item: -median(item[1])):
+            ratio = ratio_of_medians(values, found[PEER])
+            yield f"  {name:<20}{median(values):>12,.4g}   {ratio:>6.2f} of {PEER}   {show_range(values, ',.4g')}"
 
 
 def main() -> None:
@@ -105,7 +126,7 @@ def main() -> None:
         for name in names:  # the same history for all
             benchmark(backend, name, 1)
         for number in range(options.rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+            for name in in_turn(names, number):
                 for pipeline in REQUESTS:
                     rate, cpu = benchmark(backend, name, pipeline)
                     figures[f"PING, pipeline of {pipeline}: requests/s"][name].append(rate)
@@ -114,15 +135,8 @@ def main() -> None:
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     finally:
         backend.down()
-    for key, value in describe_environment(backend.describe()).items():
-        print(f"{key}: {value}")
-    for title, found in figures.items():
-        print(f"\n{title}")
-        theirs = median(found[PEER])
-        for name, values in sorted(found.items(), key=lambda item: -median(item[1])):
-            ours = median(values)
-            spread = f"{min(values):,.4g} to {max(values):,.4g}"
-            print(f"  {name:<20}{ours:>12,.4g}   {ours / theirs:>6.2f} of {PEER}   ({spread})")
+    print_facts(describe_environment(backend.describe()))
+    print(*list_lines(figures), sep="\n")
 
 
 if __name__ == "__main__":

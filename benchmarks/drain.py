@@ -61,6 +61,13 @@ def break_under_load(backend: Backend, model: str, fault: str, requests: int, se
     return account, codes[0]
 
 
+def make_row(model: str, fault: str, account: Account, verdict: Verdict) -> str:
+    """Return a row of the table. After a kill no request counts as lost."""
+    figures = [f"{value:,}" for value in (account.sent, account.answered, account.unanswered)]
+    lost = str(account.lost) if fault == "drain" else "-"
+    return ROW.format(model, fault, *figures, lost, sum(account.wrong.values()), verdict)
+
+
 def main(requests: int, models: Sequence[str]) -> None:
     """Print a row for each model and fault. Exit with code 1 if a verdict is not `held`."""
     backend = open_backend("process", "drain", catalogue=Catalogue.load())
@@ -75,9 +82,7 @@ def main(requests: int, models: Sequence[str]) -> None:
                 account, code = break_under_load(backend, model, fault, requests, seed)
                 verdict, _ = judge(FAULTS[fault], account, code)
                 verdicts.add(verdict)
-                figures = [f"{value:,}" for value in (account.sent, account.answered, account.unanswered)]
-                lost = str(account.lost) if fault == "drain" else "-"
-                print(ROW.format(model, fault, *figures, lost, sum(account.wrong.values()), verdict), flush=True)
+                print(make_row(model, fault, account, verdict), flush=True)
                 backend.down()
     finally:
         backend.down()

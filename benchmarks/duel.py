@@ -25,11 +25,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 
+from benchmarks.figures import in_turn, ratio_of_medians, show_range, us_per_request
 from lab.metrics.process import open_process_meter
 from lab.metrics.sample import Meter
+from lab.servers.process_helpers import find_port
 
 _RATE = re.compile(r"([\d.]+)\s*(?:requests/sec|$)")
 
@@ -45,13 +48,6 @@ def visit(port: int, seconds: float = 2.0) -> None:
                 sys.exit("no answer")
         count += 1
     print(count / seconds)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(command: str, port: int, core: int, stack: ExitStack) -> Meter:
@@ -77,14 +73,30 @@ def ask(command: str, port: int, core: int, meter: Meter) -> tuple[float, float]
     The latter takes the client to have asked for as long as it ran; its own start is a constant part of that for both.
     """
     words = ["taskset", "--cpu-list", str(core), *shlex.split(command.format(port=port))]
-    begin, before = time.monotonic(), meter.read().cpu_seconds or 0.0
+    begin, before = time.monotonic(), meter.read().cpu_seconds
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603
-    seconds, spent = time.monotonic() - begin, (meter.read().cpu_seconds or 0.0) - before
-    found = _RATE.findall(done.stdout.strip())
-    if done.returncode or not found:
+    seconds, after = time.monotonic() - begin, meter.read().cpu_seconds
+    rate = read_rate(done.stdout)
+    if done.returncode or rate is None:
         sys.exit(f"{command}: {done.stdout}{done.stderr}")
-    rate = float(found[-1])
-    return rate, spent * 1e6 / (rate * seconds)
+    if before is None or after is None:
+        sys.exit(f"{command}: the server's CPU cannot be read; has it ended?")
+    return rate, us_per_request(after - before, rate * seconds)
+
+
+def read_rate(text: str) -> float | None:
+    """Return the last rate that a client has printed; None if there is none."""
+    found = _RATE.findall(text.strip())
+    return float(found[-1]) if found else None
+
+
+def list_lines(rates: Mapping[str, Sequence[float]], costs: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """Yield the lines of the report: both sides, then the ratios."""
+    for side, values in rates.items():
+        spread = show_range(values)
+        yield f"{side:<8}{median(values):>10,.0f} requests/s {spread:<22}{median(costs[side]):>8.1f} CPU µs/request"
+    for what, found in (("requests/s", rates), ("CPU", costs)):
+        yield f"ratio   {ratio_of_medians(found['ours'], found['theirs']):>10.2f} {what}"
 
 
 def main() -> None:
@@ -101,22 +113,18 @@ def main() -> None:
     if not (options.client and options.ours and options.theirs):
         parser.error("a duel takes --client, --ours and --theirs")
     cores = sorted(os.sched_getaffinity(0))
-    sides = {"ours": free_port(), "theirs": free_port()}
+    sides = {"ours": find_port(), "theirs": find_port()}
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     costs: dict[str, list[float]] = {"ours": [], "theirs": []}
     with ExitStack() as stack:
         meters = {side: start(getattr(options, side), port, cores[-1], stack) for side, port in sides.items()}
         for number in range(options.rounds + 1):
-            for side in sorted(sides, reverse=number % 2 == 1):
+            for side in in_turn([*sides], number):
                 rate, cost = ask(options.client, sides[side], cores[0], meters[side])
                 if number:  # the first is for the history
                     rates[side].append(rate)
                     costs[side].append(cost)
-    for side, values in rates.items():
-        spread = f"({min(values):,.0f} to {max(values):,.0f})"
-        print(f"{side:<8}{median(values):>10,.0f} requests/s {spread:<22}{median(costs[side]):>8.1f} CPU µs/request")
-    for what, found in (("requests/s", rates), ("CPU", costs)):
-        print(f"ratio   {median(found['ours']) / median(found['theirs']):>10.2f} {what}")
+    print(*list_lines(rates, costs), sep="\n")
 
 
 if __name__ == "__main__":

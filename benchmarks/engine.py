@@ -13,12 +13,9 @@ The aims: a WireUser at 1.15 of redis-benchmark without a pipeline and at 0.6 wi
 """
 
 import argparse
-import csv
-import io
 import json
 import os
 import random
-import resource
 import shlex
 import socket
 import subprocess
@@ -26,13 +23,16 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from benchmarks.figures import list_ratios, print_facts, read_children_cpu, show_range
 from lab.base.paths import ROOT
+from lab.experiments.bench.independent_clients import read_redis_benchmark
 from lab.experiments.environment import describe_environment
+from lab.servers.process_helpers import find_port
 from loadtests.contract import LoadResult
 
 SERVER = "redis-server --port {port} --save '' --appendonly no"
@@ -86,9 +86,7 @@ Rates = tuple[float, float]
 @contextmanager
 def serve(command: str, core: int) -> Iterator[int]:
     """Run a server on a core; gives its port when it accepts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = find_port()
     words = ["taskset", "--cpu-list", str(core), *shlex.split(command.format(port=port))]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)  # noqa: S603
     try:
@@ -98,6 +96,8 @@ def serve(command: str, core: int) -> Iterator[int]:
                 break
             except OSError:
                 time.sleep(0.05)
+        else:
+            sys.exit(f"{command}: nobody listens")
         yield port
     finally:
         process.terminate()
@@ -119,24 +119,29 @@ def drive_redis_benchmark(port: int, core: int, depth: int, seconds: float, gues
     """It takes a number of requests, which `guess` a second makes of the time."""
     command = ["redis-benchmark", "-p", str(port), "-c", str(CONNECTIONS), "-t", "ping_mbulk", "--csv"]
     count = str(int(seconds * guess))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = read_children_cpu()
     text = run([*command, "-P", str(depth), "-n", count], core)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return float(list(csv.reader(io.StringIO(text)))[-1][1]), int(count) / cpu
+    cpu, found = read_children_cpu() - before, read_redis_benchmark(text)
+    if found is None:
+        sys.exit(f"redis-benchmark: {text}")
+    return found.rate, int(count) / cpu
 
 
-def drive_wire_user(port: int, core: int, depth: int, seconds: float) -> Rates:
+def drive_wire_user(port: int, core: int, service: str, workload: str, seconds: float) -> Rates:
     """Of what was answered right."""
     url = f"tcp://127.0.0.1:{port}"
-    targets = json.dumps([{"model": "it", "listeners": [{"service": "command", "address": url}]}])
+    targets = json.dumps([{"model": "it", "listeners": [{"service": service, "address": url}]}])
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
-    command += ["--workload", WORKLOADS[depth], "--users", str(CONNECTIONS), "--spawn-rate", "1000"]
-    text = run([*command, "--loglevel", "ERROR", "--window", str(seconds)], core, LAB_TARGETS=targets)
+    command += ["--workload", workload, "--users", str(CONNECTIONS), "--spawn-rate", "1000"]
+    return read_wire_user(run([*command, "--loglevel", "ERROR", "--window", str(seconds)], core, LAB_TARGETS=targets))
+
+
+def read_wire_user(text: str) -> Rates:
+    """Return the rates of the one result in what Locust prints."""
     (found,) = LoadResult.find_all(text)
-    if found.failures:
-        sys.exit(f"failures: {found.failures}")
-    return found.rate, found.rate / (found.generator_cores or 1.0)
+    if found.failures or not found.generator_cores:
+        sys.exit(f"failures: {found.failures}, cores of the generator: {found.generator_cores}")
+    return found.rate, found.rate / found.generator_cores
 
 
 def drive_plain_user(port: int, core: int, seconds: float) -> Rates:
@@ -147,8 +152,23 @@ def drive_plain_user(port: int, core: int, seconds: float) -> Rates:
         command = [sys.executable, "-m", "locust", "-f", str(path), "--headless", "--only-summary"]
         command += ["--users", str(CONNECTIONS), "--spawn-rate", "1000", "--loglevel", "ERROR"]
         text = run([*command, "--run-time", f"{seconds:.0f}s"], core, PORT=str(port))
+    return read_plain_user(text)
+
+
+def read_plain_user(text: str) -> Rates:
+    """Return the rates that `PLAIN_USER` prints."""
     rate, of_cpu = text.partition("RATES ")[2].split()[:2]
     return float(rate), float(of_cpu)
+
+
+def list_lines(rates: Mapping[str, Sequence[Rates]], title: str) -> Iterator[str]:
+    """Yield the lines of the report: for both rates the generators, those with the largest median first."""
+    for which, unit in enumerate(("requests/s", "requests/s of its CPU")):
+        figures = {name: [each[which] for each in values] for name, values in rates.items()}
+        yield f"\n{title}{unit}, medians of {len(figures[WIRE])}"
+        for name, values in sorted(figures.items(), key=lambda item: -median(item[1])):
+            ratio = median(list_ratios(figures[WIRE], values))
+            yield f"  {name:<20}{median(values):>12,.0f}  {show_range(values):<26} WireUser: {ratio:.2f} of it"
 
 
 def main() -> None:
@@ -170,24 +190,16 @@ def main() -> None:
                         guess = median(rate for rate, _ in found[REDIS]) if found[REDIS] else 60_000.0 * depth
                         rate = drive_redis_benchmark(port, cores[0], depth, options.seconds, guess)
                     elif name == WIRE:
-                        rate = drive_wire_user(port, cores[0], depth, options.seconds)
+                        rate = drive_wire_user(port, cores[0], "command", WORKLOADS[depth], options.seconds)
                     else:
                         rate = drive_plain_user(port, cores[0], options.seconds)
                     found[name].append(rate)
                 each = ", ".join(f"{name} {found[name][-1][0]:,.0f}" for name in sorted(names))
                 print(f"round {number + 1} of {options.rounds}, pipeline of {depth}: {each}", flush=True)
-    for key, value in describe_environment().items():
-        print(f"{key}: {value}")
+    print_facts(describe_environment())
     print(f"server: {options.server}")
     for depth, found in rates.items():
-        for which, unit in enumerate(("requests/s", "requests/s of its CPU")):
-            print(f"\npipeline of {depth}, {unit}, medians of {options.rounds}")
-            figures = {name: [each[which] for each in values] for name, values in found.items()}
-            for name, values in sorted(figures.items(), key=lambda item: -median(item[1])):
-                spread = f"({min(values):,.0f} to {max(values):,.0f})"
-                # Of the same round: what the machine did beside it was then much the same for both.
-                ratio = median(ours / other for ours, other in zip(figures[WIRE], values, strict=True))
-                print(f"  {name:<20}{median(values):>12,.0f}  {spread:<26} WireUser: {ratio:.2f} of it")
+        print(*list_lines(found, f"pipeline of {depth}, "), sep="\n")
 
 
 if __name__ == "__main__":

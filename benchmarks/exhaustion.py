@@ -16,12 +16,14 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import psutil
 
+from benchmarks.figures import list_ratios, percentile
 from lab.metrics.process import open_process_meter
 from lab.servers.catalogue import Catalogue
 from lab.servers.open import open_backend
@@ -58,7 +60,7 @@ def ask(held: list[BlockingConnection], seconds: float) -> float:
         if link.receive() != b"+PONG\r\n":
             sys.exit("a held client got a wrong answer")
         times.append(time.perf_counter() - sent)
-    return quantiles(times, n=100)[98]
+    return percentile(times, 0.99)
 
 
 def measure(model: str, rounds: int, seconds: float) -> tuple[list[float], list[float], list[float], float]:
@@ -95,12 +97,29 @@ def measure(model: str, rounds: int, seconds: float) -> tuple[list[float], list[
                     time.sleep(0.1)
                 exhausted.append(ask(held, seconds))
                 meter = open_process_meter(pid)
-                before = meter.read().cpu_seconds or 0.0
+                before = meter.read().cpu_seconds
                 time.sleep(seconds)
-                cores = ((meter.read().cpu_seconds or 0.0) - before) / seconds
+                after = meter.read().cpu_seconds
+                if before is None or after is None:
+                    sys.exit(f"{model}: its CPU cannot be read; has it ended?")
+                cores = (after - before) / seconds
                 limit([main, *main.children(recursive=True)], more=True)
             time.sleep(0.5)
     return quiet, again, exhausted, cores
+
+
+def judge(quiet: Sequence[float], again: Sequence[float], exhausted: Sequence[float]) -> tuple[float, float, bool]:
+    """Return the ratio of the exhausted phase to the quiet one, the noise, and whether the ratio is too large."""
+    ratio, noise = median(list_ratios(exhausted, quiet)), median(list_ratios(again, quiet))
+    return ratio, noise, ratio > MOST * max(noise, 1.0)
+
+
+def show(model: str, quiet: Sequence[float], exhausted: Sequence[float], ratio: float, noise: float) -> str:
+    """Return the line of a model, without its cores."""
+    return (
+        f"{model:<24}p99 quiet {median(quiet) * 1e6:>7,.0f} µs, exhausted "
+        f"{median(exhausted) * 1e6:>7,.0f} µs, ratio {ratio:.2f} (noise {noise:.2f})"
+    )
 
 
 def main() -> None:
@@ -115,14 +134,9 @@ def main() -> None:
         if "overlap" in model.limits:  # it accepts nothing while a client is connected
             continue
         quiet, again, exhausted, cores = measure(model.name, options.rounds, options.seconds)
-        ratio = median(new / old for old, new in zip(quiet, exhausted, strict=True))
-        noise = median(new / old for old, new in zip(quiet, again, strict=True))
-        failed |= ratio > MOST * max(noise, 1.0)
-        print(
-            f"{model.name:<24}p99 quiet {median(quiet) * 1e6:>7,.0f} µs, exhausted "
-            f"{median(exhausted) * 1e6:>7,.0f} µs, ratio {ratio:.2f} (noise {noise:.2f}), {cores:.3f} cores",
-            flush=True,
-        )
+        ratio, noise, is_too_large = judge(quiet, again, exhausted)
+        failed |= is_too_large
+        print(f"{show(model.name, quiet, exhausted, ratio, noise)}, {cores:.3f} cores", flush=True)
     sys.exit(int(failed))
 
 

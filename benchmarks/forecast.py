@@ -13,7 +13,7 @@ What was said is made of the last run of `lab bench`, as `lab advise` makes it.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -106,9 +106,17 @@ def measure_burn(backend: Backend, pinning: Pinning | None) -> float:
             ).server.cpu_us
             for scenario in ("closed_burn", "closed_ping")
         ]
-    burn, ping = costs
-    if burn is None or ping is None:
-        raise LabError(f"{_COMPUTES}: its CPU cannot be read here")
+    return find_burn(*costs)
+
+
+def find_burn(burn: float | None, ping: float | None) -> float:
+    """Return what a computing reply takes beyond a PING, in seconds, of the microseconds for each.
+
+    Raises:
+        LabError: one is not known, or computing costs nothing.
+    """
+    if burn is None or ping is None or burn <= ping:
+        raise LabError(f"{_COMPUTES}: its CPU cannot be read here ({burn} µs to compute, {ping} µs for a PING)")
     return (burn - ping) / 1e6
 
 
@@ -186,12 +194,17 @@ def main() -> None:
         print(f"\n{load.name}: {load.connections} connections, {load.rate:.0f} requests/s")
         for model in models:
             print(show(model.name, outcomes[load.name, model.name]))
+    print(*list_totals(outcomes), sep="\n")
+
+
+def list_totals(outcomes: Mapping[tuple[str, str], Outcome]) -> Iterator[str]:
+    """Yield the last lines of the report: how right it was, over all models and loads."""
     right = [item.held == item.advice.holds for item in outcomes.values()]
     cpu = [item.cores / (item.advice.cpu_load * item.advice.cores) for item in outcomes.values() if item.cores]
     times = [item.p99 / item.advice.response for item in outcomes.values() if item.p99 and item.advice.response]
-    print(f"\nwhether it can serve the load: {sum(right)} of {len(right)} as was said")
-    print(f"CPU, measured of what was said: {show_spread(cpu)}")
-    print(f"p99, measured of what was said: {show_spread(times)}")
+    yield f"\nwhether it can serve the load: {sum(right)} of {len(right)} as was said"
+    yield f"CPU, measured of what was said: {show_spread(cpu)}"
+    yield f"p99, measured of what was said: {show_spread(times)}"
 
 
 def show(model: str, outcome: Outcome) -> str:
@@ -205,7 +218,7 @@ def show(model: str, outcome: Outcome) -> str:
 
 
 def show_spread(values: Sequence[float]) -> str:
-    """The median, and what is around it."""
+    """The median, and what is left without a tenth at each end."""
     if not values:
         return "nothing to compare"
     ordered = sorted(values)

@@ -11,22 +11,19 @@ The aim: a WireUser at 0.8 of wrk's rate per core.
 """
 
 import argparse
-import json
 import os
 import random
-import re
-import resource
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
 
-from benchmarks.engine import CONNECTIONS, Rates, run, serve
+from benchmarks.engine import CONNECTIONS, WIRE, Rates, drive_wire_user, list_lines, run, serve
+from benchmarks.figures import print_facts, read_children_cpu
+from lab.experiments.bench.independent_clients import read_wrk
 from lab.experiments.environment import describe_environment
-from loadtests.contract import LoadResult
 
-WRK, WIRE = "wrk", "WireUser"
+WRK = "wrk"
 NGINX = """
 daemon off; pid {folder}/pid; worker_processes 1; error_log stderr crit;
 events {{ worker_connections 1024; }}
@@ -42,26 +39,17 @@ http {{
 def drive_wrk(port: int, core: int, seconds: float) -> Rates:
     """Of all replies, whatever they were."""
     command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds:.0f}s"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = read_children_cpu()
     text = run([*command, f"http://127.0.0.1:{port}/ping"], core)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = re.search(r"(\d+) requests in ([\d.]+)s", text)
-    if found is None or "Non-2xx" in text:
+    return rate_wrk(text, read_children_cpu() - before)
+
+
+def rate_wrk(text: str, cpu: float) -> Rates:
+    """Return the rates of what wrk prints, given its seconds of CPU."""
+    found = read_wrk(text)
+    if found is None or found.requests is None:
         sys.exit(text)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return int(found[1]) / float(found[2]), int(found[1]) / cpu
-
-
-def drive_wire_user(port: int, core: int, seconds: float) -> Rates:
-    """Of what was answered right."""
-    targets = json.dumps([{"model": "it", "listeners": [{"service": "http", "address": f"tcp://127.0.0.1:{port}"}]}])
-    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--only-summary"]
-    command += ["--workload", "http_ping", "--users", str(CONNECTIONS), "--spawn-rate", "1000", "--loglevel", "ERROR"]
-    text = run([*command, "--window", str(seconds)], core, LAB_TARGETS=targets)
-    (found,) = LoadResult.find_all(text)
-    if found.failures:
-        sys.exit(f"failures: {found.failures}")
-    return found.rate, found.rate / (found.generator_cores or 1.0)
+    return found.rate, found.requests / cpu
 
 
 def main() -> None:
@@ -79,19 +67,15 @@ def main() -> None:
         with serve(f"sh -c 'sed s/PORT/{{port}}/ {template} > {config} && exec nginx -c {config}'", cores[-1]) as port:
             for number in range(options.rounds):
                 for name in random.sample([WRK, WIRE], 2):
-                    drive = drive_wrk if name == WRK else drive_wire_user
-                    rates[name].append(drive(port, cores[0], options.seconds))
+                    rates[name].append(
+                        drive_wrk(port, cores[0], options.seconds)
+                        if name == WRK
+                        else drive_wire_user(port, cores[0], "http", "http_ping", options.seconds)
+                    )
                 each = ", ".join(f"{name} {rates[name][-1][0]:,.0f}" for name in (WRK, WIRE))
                 print(f"round {number + 1} of {options.rounds}: {each}", flush=True)
-    for key, value in describe_environment().items():
-        print(f"{key}: {value}")
-    for which, unit in enumerate(("requests/s", "requests/s of its CPU")):
-        print(f"\n{unit}, medians of {options.rounds}")
-        figures = {name: [each[which] for each in rates[name]] for name in (WRK, WIRE)}
-        for name, values in figures.items():
-            ratio = median(ours / other for ours, other in zip(figures[WIRE], values, strict=True))
-            spread = f"({min(values):,.0f} to {max(values):,.0f})"
-            print(f"  {name:<20}{median(values):>12,.0f}  {spread:<26} WireUser: {ratio:.2f} of it")
+    print_facts(describe_environment())
+    print(*list_lines(rates, ""), sep="\n")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ import argparse
 import importlib
 import importlib.util
 import platform
-import random
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from itertools import cycle
+from statistics import median
 from typing import Any
 
+from benchmarks.figures import Contestant, time_calls
 from services.protocol import Connection, Limits
 from services.protocol.clock import StoppedClock
 from services.protocol.http.head import HeadReader
@@ -131,16 +130,14 @@ def h11_core() -> Run:
 
 def measure(runs: dict[str, Run], requests: Sequence[bytes], repeats: int) -> dict[str, float]:
     """Return the median of microseconds per request for each contestant."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    count = 2000
-    for _ in range(repeats):
-        for name in random.sample(list(runs), len(runs)):
-            run, source = runs[name], cycle(requests)
-            begin = time.process_time()
-            for _ in range(count):
-                run(next(source))
-            times[name].append((time.process_time() - begin) / count * 1e6)
-    return {name: statistics.median(values) for name, values in times.items()}
+    contestants = {name: Contestant(feed(run, requests), 2000) for name, run in runs.items()}
+    return {name: median(values) for name, values in time_calls(contestants, repeats).items()}
+
+
+def feed(run: Run, requests: Sequence[bytes]) -> Callable[[], object]:
+    """Return a function that gives a contestant the next request each time, over and over."""
+    source = cycle(requests)
+    return lambda: run(next(source))
 
 
 def main() -> None:

@@ -15,8 +15,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from benchmarks.figures import percentile
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
 from lab.experiments.published import MEASURED_FILE, Idle
@@ -108,7 +111,7 @@ for _ in range(visits):
     with dial(1)[0]:
         times.append(time.perf_counter() - begin)
 ask(held)
-print(json.dumps(sorted(times)), flush=True)
+print(json.dumps(times), flush=True)
 """
 
 
@@ -131,13 +134,26 @@ def hold(backend: Containers | Processes, model: str, dialect: Dialect, count: i
     if client.returncode or not times:
         sys.exit(f"{model} did not answer every client while it held {count} connections")
     before, after = memory
+    return summarize(count, before, after, times, why)
+
+
+def summarize(count: int, before: int, after: int, times: Sequence[float], why: str) -> Idle:
+    """Return the figures of a model: of its bytes without and with the connections, and of seconds of new clients."""
     return Idle(
         connections=count,
         bytes_per_connection=round((after - before) / count),
-        p50_us=round(times[len(times) // 2] * 1e6),
-        p99_us=round(times[len(times) * 99 // 100 - 1] * 1e6),
+        p50_us=round(percentile(times, 0.5) * 1e6),
+        p99_us=round(percentile(times, 0.99) * 1e6),
         why=why,
     )
+
+
+def merge(
+    data: Mapping[str, Any], part: str, found: Mapping[str, Idle], environment: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Return the file with figures with those of one part replaced; models that were not measured stay."""
+    models = {name: asdict(idle) for name, idle in found.items()}
+    return {**data, part: data.get(part, {}) | models, f"{part}_environment": dict(environment)}
 
 
 def start_client(backend: Containers | Processes, model: str, service: str) -> list[str]:
@@ -194,11 +210,10 @@ def main() -> None:
     for model in catalogue.select(options.models):
         if (idle := measure(catalogue, model, backend, dialect)) is None:
             continue
-        found[model.name] = asdict(idle)
+        found[model.name] = idle
         print(f"{model.name:<24}" + "  ".join(f"{key} {value}" for key, value in asdict(idle).items()), flush=True)
     data = json.loads(MEASURED_FILE.read_text()) if MEASURED_FILE.exists() else {}
-    data[dialect.part] = data.get(dialect.part, {}) | found
-    data[f"{dialect.part}_environment"] = describe_environment(backend.describe())
+    data = merge(data, dialect.part, found, describe_environment(backend.describe()))
     MEASURED_FILE.write_text(json.dumps(data, indent=1) + "\n")
     print(f"written to {MEASURED_FILE.relative_to(ROOT)}; `make docs` puts it into the page")
 

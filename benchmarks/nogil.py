@@ -17,6 +17,7 @@ from statistics import median
 from rich import box
 from rich.table import Table
 
+from benchmarks.figures import in_turn
 from lab.base.errors import LabError
 from lab.base.units import UNKNOWN, show_count, show_us
 from lab.experiments.conformance import results
@@ -114,7 +115,7 @@ def main(rounds: int) -> int:
             raise LabError("what fails the conformance suite is not measured: `lab check` says more")
         for number in range(rounds):
             for pair in pairs:
-                for name in sorted(models, reverse=number % 2 == 1):
+                for name in in_turn([*models], number):
                     found = measure(
                         backend, models[name], find_preset(pair.workload).change(users=pair.users, duration=SECONDS)
                     )
@@ -133,6 +134,11 @@ def main(rounds: int) -> int:
         console.print(f"{name}: {text or 'not known'}", style="dim", markup=False)
     path = write(pairs, rounds, environment, report.count(models))
     print(f"as a page: {path}")
+    return report_failures(pairs)
+
+
+def report_failures(pairs: Sequence[Pair]) -> int:
+    """Print the failures of each run; return the exit code: 1 if there are any."""
     failed = [found for pair in pairs for runs in pair.runs.values() for found in runs if found.load.failures]
     for found in failed:
         print(f"{found.model}, {found.workload}: failures: {show_failures(found.load.failures)}")

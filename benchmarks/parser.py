@@ -17,11 +17,10 @@ import gc
 import importlib
 import os
 import platform
-import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +29,8 @@ from typing import Any
 
 import hiredis
 
+from benchmarks.figures import Contestant, time_calls
+from lab.experiments.environment import read_processor
 from services.protocol import Connection, Limits, Send
 from services.protocol.resp import RequestReader
 
@@ -156,33 +157,23 @@ def measure(
     contestants: dict[str, Callable[[], int]], requests: int, repeats: int, seconds: float
 ) -> dict[str, list[float]]:
     """Nanoseconds a request, one figure a repeat, for each contestant."""
-    loops = {}
+    timed = {}
     for name, run in contestants.items():
         if (first := run()) != run() or not first:
             raise SystemExit(f"{name} does not give the same answer twice")
         start = time.perf_counter()
         for _ in range(3):
             run()
-        loops[name] = max(1, round(seconds / ((time.perf_counter() - start) / 3)))
-    found: dict[str, list[float]] = {name: [] for name in contestants}
-    order = list(contestants)
-    for _ in range(repeats):
-        random.shuffle(order)
-        for name in order:
-            run, count = contestants[name], loops[name]
-            start = time.perf_counter_ns()
-            for _ in range(count):
-                run()
-            found[name].append((time.perf_counter_ns() - start) / (count * requests))
-    return found
+        timed[name] = Contestant(run, max(1, round(seconds / ((time.perf_counter() - start) / 3))))
+    found = time_calls(timed, repeats, time.perf_counter)
+    return {name: [value * 1000 / requests for value in values] for name, values in found.items()}
 
 
-def cpu_model() -> str:
-    """The processor as Linux names it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+def make_row(name: str, found: Mapping[str, Sequence[float]], columns: Sequence[str]) -> str:
+    """Return the row of a case: the median of each column, and half the interquartile range of `core`."""
+    medians = [f"{statistics.median(found[name]):,.0f}" if name in found else "-" for name in columns]
+    low, middle, high = statistics.quantiles(found["core"], n=4)
+    return f"{name:34}" + "".join(f"{text:>14}" for text in medians) + f"{50 * (high - low) / middle:>13.0f}%"
 
 
 def main() -> None:
@@ -201,7 +192,8 @@ def main() -> None:
         baseline = load_core(options.baseline.resolve())
         columns.append("baseline")
     print(
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {cpu_model()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {read_processor() or 'unknown'}, "
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
         f"{platform.python_implementation()} {platform.python_version()}, hiredis {hiredis.__version__}; "
         f"median of {options.repeats} x {options.seconds * 1000:g} ms; ns a request\n"
     )
@@ -215,9 +207,7 @@ def main() -> None:
         if baseline is not None:
             contestants["baseline"] = run_core(case, baseline.Connection("command"), baseline.Send)
         found = measure(contestants, case.requests, options.repeats, options.seconds)
-        medians = [f"{statistics.median(found[name]):,.0f}" if name in found else "-" for name in columns]
-        low, middle, high = statistics.quantiles(found["core"], n=4)
-        print(f"{case.name:34}" + "".join(f"{text:>14}" for text in medians) + f"{50 * (high - low) / middle:>13.0f}%")
+        print(make_row(case.name, found, columns))
 
 
 if __name__ == "__main__":

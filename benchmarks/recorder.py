@@ -16,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.figures import list_ratios
 
 RATE, SECONDS, SLICES, CONNECTIONS = 5_000, 0.1, 200, 8
 MODELS = ("selector_loop", "asyncio_streams", "socketserver_threading")
@@ -35,8 +37,7 @@ class Server:
 
     def read_cpu(self) -> float:
         """Return the microseconds that its threads have been on a core."""
-        files = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
-        return sum(int(file.read_text().split()[0]) for file in files) / 1000
+        return read_cpu(Path(f"/proc/{self.pid}/task"))
 
     def ask(self, count: int) -> None:
         """Send PINGs at the rate."""
@@ -47,6 +48,11 @@ class Server:
             stream = self.streams[number % len(self.streams)]
             stream.send(b"PING\r\n")
             stream.recv(100)
+
+
+def read_cpu(folder: Path) -> float:
+    """Return the microseconds on a core of a process's folder of threads: the first figure of each, in ns, proc(5)."""
+    return sum(int(file.read_text().split()[0]) for file in folder.glob("*/schedstat")) / 1000
 
 
 @contextmanager
@@ -91,18 +97,23 @@ def measure(servers: dict[str, Server]) -> dict[str, list[float]]:
     return found
 
 
+def show(model: str, found: Mapping[str, Sequence[float]]) -> str:
+    """Return the line of a model, of the CPU microseconds for each request of every slice."""
+    before, after = (statistics.median(found[name]) for name in (_OFF, _ON))
+    ratios = list_ratios(found[_ON], found[_OFF])
+    low, middle, high = (100 * (each - 1) for each in statistics.quantiles(ratios, n=4))
+    return (
+        f"{model}: {before:.2f} -> {after:.2f} CPU us/request, {middle:+.1f} % "
+        f"(quartiles {low:+.1f} and {high:+.1f}), {(after - before) * RATE / 1e4:+.1f} % of a core"
+    )
+
+
 def main() -> None:
     """Compare, and print a line for each model."""
     for model in sys.argv[1:] or MODELS:
         with tempfile.TemporaryDirectory() as folder, running(model, None) as off, running(model, folder) as on:
             found = measure({_OFF: off, _ON: on})
-        before, after = (statistics.median(found[name]) for name in (_OFF, _ON))
-        ratios = [on_ / off_ for off_, on_ in zip(found[_OFF], found[_ON], strict=True)]
-        low, middle, high = (100 * (each - 1) for each in statistics.quantiles(ratios, n=4))
-        print(
-            f"{model}: {before:.2f} -> {after:.2f} CPU us/request, {middle:+.1f} % "
-            f"(quartiles {low:+.1f} and {high:+.1f}), {(after - before) * RATE / 1e4:+.1f} % of a core"
-        )
+        print(show(model, found))
 
 
 if __name__ == "__main__":

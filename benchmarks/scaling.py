@@ -9,8 +9,10 @@ server busy. The models take turns; printed are medians, with the smallest and t
 
 import json
 import sys
+from collections.abc import Sequence
 from statistics import median
 
+from benchmarks.figures import list_ratios, show_range, us_per_request
 from lab.experiments.environment import describe_environment
 from lab.load.measure import measure
 from lab.load.measurement import Measurement
@@ -27,12 +29,22 @@ SECONDS = 2.0
 
 def generator_us(found: Measurement) -> float:
     """The CPU of all generators for one request, in microseconds."""
-    return (found.load.generator_cores or 0.0) * 1e6 / found.rate
+    return us_per_request(found.load.generator_cores or 0.0, found.rate)
 
 
-def show(values: list[float]) -> str:
+def show(values: Sequence[float]) -> str:
     """Median and range."""
-    return f"{median(values):8.1f} ({min(values):.1f} to {max(values):.1f})"
+    return f"{median(values):8.1f} {show_range(values, '.1f')}"
+
+
+def make_row(scenario: str, model: str, workers: int, results: Sequence[Measurement]) -> str:
+    """Return the row of one load of one model, by so many workers."""
+    known = [item for item in results if item.server.cpu_us and item.load.generator_cores]
+    generators = [generator_us(item) for item in known]
+    servers = [item.server.cpu_us or 0.0 for item in known]
+    ratios = list_ratios(generators, servers)
+    shown = f"{show(generators):26} {show(servers):26} {show(ratios)}" if known else "the CPU of a side is not known"
+    return f"{scenario:16} {model:24} {workers:7} {shown}"
 
 
 def main(repeats: int) -> None:
@@ -59,12 +71,7 @@ def main(repeats: int) -> None:
         f"{'scenario':16} {'model':24} {'workers':7} {'generator µs/req':26} {'server µs/req':26} generators per core"
     )
     for (scenario, model, workers), results in found.items():
-        known = [item for item in results if item.server.cpu_us]
-        generators = [generator_us(item) for item in known]
-        servers = [item.server.cpu_us or 0.0 for item in known]
-        ratios = [one / other for one, other in zip(generators, servers, strict=True)]
-        shown = f"{show(generators):26} {show(servers):26} {show(ratios)}" if known else "the server's CPU is not known"
-        print(f"{scenario:16} {model:24} {workers:7} {shown}")
+        print(make_row(scenario, model, workers, results))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -33,6 +33,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.figures import percentile, print_facts
 from lab.base.paths import ROOT
 from lab.experiments.environment import describe_environment
 from loadtests.contract import LoadResult
@@ -41,6 +42,8 @@ MEDIAN, SIGMA = 0.020, 0.5
 MODEL = "{python} -m services.run --model uvloop_protocol --listen command=tcp://127.0.0.1:{port}"
 SELF = "{python} -m benchmarks.truth --serve {kind} {port}"
 PONG = b"+PONG\r\n"
+# Samples of memory.
+_A_MINUTE = 6
 
 # The lab's locustfile, and every sending with the time at which it was due: what `rate` looks at.
 WATCHED = """
@@ -141,6 +144,8 @@ def open_server(command: str, kind: str = "", said: list[str] | None = None) -> 
                 break
             except OSError:
                 time.sleep(0.05)
+        else:
+            sys.exit(f"{command}: nobody listens")
         yield f"tcp://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -210,8 +215,7 @@ def check_delay() -> bool:
     held = json.loads(said[0])
     holds = not found.failures
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
-        right = held[int(share * len(held))]
-        holds &= tell(name, found.service.percentile(share) or 0.0, right, 0.03, "µs")
+        holds &= tell(name, found.service.percentile(share) or 0.0, percentile(held, share), 0.03, "µs")
     return holds
 
 
@@ -233,10 +237,19 @@ def check_rate() -> bool:
         times = json.loads(sent.read_text())
     show(found)
     holds = tell("answered", found.rate, 20_000, 0.005, "/s")
-    errors = sorted(abs((b[0] - a[0]) - (b[1] - a[1])) * 1e6 for a, b in pairwise(times))
-    lags = sorted((at - due) * 1e6 for at, due in times)
-    print(f"  lag behind the schedule: p50 {lags[len(lags) // 2]:.1f} µs, p99 {lags[len(lags) * 99 // 100]:.1f} µs")
-    return tell_most("inter-arrival error, p99", errors[len(errors) * 99 // 100], 200, "µs") and holds
+    lags, errors = compare_with_schedule(times)
+    print(f"  lag behind the schedule: p50 {percentile(lags, 0.5):.1f} µs, p99 {percentile(lags, 0.99):.1f} µs")
+    return tell_most("inter-arrival error, p99", percentile(errors, 0.99), 200, "µs") and holds
+
+
+def compare_with_schedule(times: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Return how late each sending was, and how wrong the time between two was, in microseconds.
+
+    Args:
+        times: when something was sent, and when it was due, in seconds.
+    """
+    lags = [(at - due) * 1e6 for at, due in times]
+    return lags, [abs(after - before) for before, after in pairwise(lags)]
 
 
 def check_crowd() -> bool:
@@ -263,14 +276,19 @@ def check_soak() -> bool:
         process = start(url, *ask(64, 10_000, 600))
         generator = psutil.Process(process.pid)
         samples = []
-        for _ in range(60):
-            time.sleep(10)
+        for _ in range(10 * _A_MINUTE):
+            time.sleep(60 / _A_MINUTE)
             samples.append(generator.memory_info().rss / 1e6)
         found = finish(process)
     show(found)
-    print(f"  memory by the minute: {', '.join(f'{value:.1f}' for value in samples[5::6])} MB")
+    print(f"  memory by the minute: {', '.join(f'{value:.1f}' for value in samples[_A_MINUTE - 1 :: _A_MINUTE])} MB")
     holds = tell("answered", found.rate, 10_000, 0.005, "/s")
-    return tell_most("growth from the second minute", max(samples[6:]) - samples[5], 5, "MB") and holds
+    return tell_most("growth from the second minute", find_growth(samples), 5, "MB") and holds
+
+
+def find_growth(samples: Sequence[float]) -> float:
+    """Return the most that was added after the first minute."""
+    return max(samples[_A_MINUTE:]) - samples[_A_MINUTE - 1]
 
 
 CHECKS = {
@@ -295,8 +313,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for key, value in describe_environment().items():
-        print(f"{key}: {value}")
+    print_facts(describe_environment())
     failed = []
     for name in options.checks or [name for name in CHECKS if name != "soak"]:
         print(name, flush=True)

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from benchmarks.figures import in_turn, ratio_of_medians
 from lab.base.paths import ROOT
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
@@ -41,16 +42,24 @@ def main(rounds: int) -> None:
         backend.build(["shell", *models])
         for number in range(rounds):
             order = [("lab", lab), ("bare", bare)]
-            for name, command in order if number % 2 == 0 else reversed(order):
+            for name, command in in_turn(order, number):
                 times[name].append(measure(command))
                 times[f"{name} again"].append(measure(command))
                 backend.down()
             print("  ".join(f"{name} {values[-1]:.2f} s" for name, values in times.items()), flush=True)
     finally:
         backend.down()
+    print(*list_lines(times), sep="\n")
+
+
+def list_lines(times: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """Yield the lines of the report: what the start takes, and a start of what runs already."""
     for suffix, what in (("", "nothing ran"), (" again", "all ran already")):
-        ours, theirs = median(times[f"lab{suffix}"]), median(times[f"bare{suffix}"])
-        print(f"{what}: lab up {ours:.2f} s, docker compose up -d {theirs:.2f} s, ratio {ours / theirs:.2f}")
+        ours, theirs = times[f"lab{suffix}"], times[f"bare{suffix}"]
+        yield (
+            f"{what}: lab up {median(ours):.2f} s, docker compose up -d {median(theirs):.2f} s, "
+            f"ratio {ratio_of_medians(ours, theirs):.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ import importlib
 import importlib.util
 import os
 import platform
-import random
-import statistics
-import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from statistics import median
 
+from benchmarks.figures import Contestant, time_calls
 from services.protocol import Connection, Send
 
 _HANDSHAKE = (
@@ -106,6 +106,16 @@ def memory(make: Callable[[], Echo]) -> float:
     return grown / len(held) / 1024
 
 
+def measure(echoes: Mapping[str, Echo], size: int, repeats: int) -> dict[str, float]:
+    """Return the median of microseconds per message of this size for each contestant."""
+    data = frame(b"x" * size)
+    if len({echo(data) for echo in echoes.values()}) != 1:
+        raise SystemExit("the contestants do not do the same")
+    count = max(20, 200_000 // (size + 200))
+    contestants = {name: Contestant(partial(echo, data), count) for name, echo in echoes.items()}
+    return {name: median(values) for name, values in time_calls(contestants, repeats).items()}
+
+
 def main() -> None:
     """Print a table of microseconds per message, by size, and of KiB per connection."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,21 +127,8 @@ def main() -> None:
     print(f"{'':12}" + "".join(f"{size:>9} B" for size in _SIZES) + f"{'KiB each':>12}")
     rows: dict[str, list[float]] = {name: [] for name in makers}
     for size in _SIZES:
-        data = frame(b"x" * size)
-        count = max(20, 200_000 // (size + 200))
-        echoes = {name: make() for name, make in makers.items()}
-        if len({echo(data) for echo in echoes.values()}) != 1:
-            raise SystemExit("the contestants do not do the same")
-        times: dict[str, list[float]] = {name: [] for name in echoes}
-        for _ in range(options.repeats):
-            for name in random.sample(list(echoes), len(echoes)):
-                echo = echoes[name]
-                begin = time.process_time()
-                for _ in range(count):
-                    echo(data)
-                times[name].append((time.process_time() - begin) / count * 1e6)
-        for name, measured in times.items():
-            rows[name].append(statistics.median(measured))
+        for name, figure in measure({name: make() for name, make in makers.items()}, size, options.repeats).items():
+            rows[name].append(figure)
     for name, figures in rows.items():
         print(f"{name:12}" + "".join(f"{figure:11.2f}" for figure in figures) + f"{memory(makers[name]):12.1f}")
 

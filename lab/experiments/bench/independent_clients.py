@@ -51,12 +51,14 @@ class IndependentClient:
     read: Callable[[str], Reading | None]
 
 
-def _read_redis_benchmark(output: str) -> Reading | None:
+def read_redis_benchmark(output: str) -> Reading | None:
+    """Read what redis-benchmark prints with --csv."""
     rows = [row for row in csv.DictReader(io.StringIO(output)) if (row.get("test") or "").startswith("PING")]
     return Reading(float(rows[0]["rps"]), None) if rows else None
 
 
-def _read_wrk(output: str) -> Reading | None:
+def read_wrk(output: str) -> Reading | None:
+    """Read what wrk prints."""
     rate, requests = _RATE.search(output), _WRK_REQUESTS.search(output)
     if rate is None or requests is None or _WRK_ERRORS.search(output):
         return None
@@ -90,7 +92,7 @@ CLIENTS = (
             *("redis-benchmark", "-h", host, "-p", port, "-t", "ping_mbulk", "--csv"),
             *("-c", _COUNT, "-n", str(requests)),
         ],
-        _read_redis_benchmark,
+        read_redis_benchmark,
     ),
     IndependentClient(
         "wrk",
@@ -99,7 +101,7 @@ CLIENTS = (
             *("wrk", "--threads", "1", "--connections", _COUNT),
             *("--duration", f"{max(round(seconds), _LEAST_SECONDS)}s", _url(host, port)),
         ],
-        _read_wrk,
+        read_wrk,
     ),
     IndependentClient(
         "h2load",
