@@ -97,10 +97,20 @@ def list_faults(source: str, tmp_path: Path) -> list[str]:
         ("x = [a for a in b if a]", ["a [negated]"]),
         ("for a in b:\n  continue", ["continue [-> break]"]),
         ("x: Literal[1] = y", []),
+        ("x = f(a, timeout=b)", ["f(a, timeout=b) [without timeout=]"]),
+        ("x = f(a, strict=b, encoding=c, flush=d)", []),
+        ("def f():\n  try:\n    g(a)\n  except E:\n    g(b)", ["g(b) [removed]", "g(a) [removed]"]),
+        ("def f():\n  try:\n    g(a)\n  finally:\n    g(d)", ["g(a) [removed]", "g(d) [removed]"]),
+        ("def f():\n  for a in b:\n    g(a)\n  else:\n    g(c)", ["g(a) [removed]", "g(c) [removed]"]),
     ],
 )
 def test_operators_plant(source: str, changes: list[str], tmp_path: Path) -> None:
     assert list_faults(source, tmp_path) == changes
+
+
+@pytest.mark.parametrize(("number", "other"), [(0, 1), (1, 2), (2, 3), (3, 4), (4, 8), (100, 200), (0.5, 1.0)])
+def test_small_numbers_are_off_by_one_and_large_ones_by_far(number: float, other: float, tmp_path: Path) -> None:
+    assert list_faults(f"x = {number}", tmp_path) == [f"{number} [{number} -> {other} in: x = {number}]"]
 
 
 def test_each_fault_changes_the_module(tmp_path: Path) -> None:
@@ -369,6 +379,142 @@ def test_accepted_faults_exist() -> None:
     assert sorted(set(read_accepted()) - keys) == []
 
 
+def test_fault_that_fits_nowhere_is_left_out_of_the_score() -> None:
+    rows = [make_row("a", "killed"), make_row("b", "unfit"), make_row("c", "uncovered")]
+    assert score(rows, {}) == (1, 2)
+
+
+def test_pattern_that_matches_no_file_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"tools/mutants/modules.py: lab/gone.py matches no file"):
+        Group("g", ("lab/__init__.py", "lab/gone.py"), ()).list_modules()
+    group = Group("g", ("tools/mutants/p*.py", "tools/mutants/*.py"), ())
+    assert group.list_modules()[0] == "tools/mutants/patched.py"
+    assert len(group.list_modules()) == len({*group.list_modules()})
+
+
+@pytest.fixture
+def run_main(monkeypatch, tmp_path, capsys):
+    """Runs the command without sessions: each module of two groups has two survivors.
+
+    Gives the exit code, the lines of stdout, and what was asked of the sessions.
+    """
+    groups = (Group("one", ("b.py", "a.py"), ()), Group("two", ("c.py",), (), patched=True))
+    monkeypatch.setattr(Group, "list_modules", lambda self: [*self.modules])
+    monkeypatch.setattr(command, "GROUPS", groups)
+    monkeypatch.setattr(command, "ACCEPTED", tmp_path / "accepted.toml")
+    monkeypatch.setattr(command, "count_untried", lambda *_: 0)
+    asked: list[tuple[Any, ...]] = []
+
+    def run(*arguments, fails=False):
+        def run_group(group, modules, *, seconds, seed, skipped, first):
+            asked.append((group.name, modules, seconds, sorted(skipped)))
+            if fails:
+                raise RuntimeError("without any fault, these tests fail: x")
+            places = [(module, line) for module in modules for line in (10, 9)]
+            return [make_row(f"c{line}", "survived") | {"module": module, "line": line} for module, line in places]
+
+        asked.clear()
+        monkeypatch.setattr(command, "run_group", run_group)
+        code = main(arguments)
+        return code, capsys.readouterr().out.splitlines(), sorted(asked)
+
+    return run
+
+
+def key(module: str, line: int) -> str:
+    return f"{module}::f::c{line}::c"
+
+
+def test_survivors_are_listed_by_module_and_line(run_main) -> None:
+    code, lines, asked = run_main()
+    assert code == 1
+    assert asked == [("one", ["b.py", "a.py"], None, []), ("two", ["c.py"], None, [])]
+    survivors = [line.split(": survived")[0] for line in lines if ": survived" in line]
+    assert survivors == ["a.py:9", "a.py:10", "b.py:9", "b.py:10", "c.py:9", "c.py:10"]
+
+
+def test_name_of_a_group_stands_for_its_modules(run_main) -> None:
+    assert [asked[:2] for asked in run_main("one")[2]] == [("one", ["b.py", "a.py"])]
+    assert [asked[:2] for asked in run_main("a.py", "two")[2]] == [("one", ["a.py"]), ("two", ["c.py"])]
+    with pytest.raises(SystemExit) as ended:
+        run_main("gone")
+    assert ended.value.code == 2
+
+
+def test_tests_that_fail_without_a_fault_have_exit_code_2(run_main) -> None:
+    assert run_main("one", fails=True)[0] == 2
+
+
+def test_accepting_keeps_what_was_accepted_before(run_main) -> None:
+    write_accepted({"gone.py::f::x::c": "equivalent", key("a.py", 9): "text only"}, command.ACCEPTED)
+    assert run_main("a.py", "--accept", "a debt")[0] == 0
+    assert read_accepted(command.ACCEPTED) == {
+        "gone.py::f::x::c": "equivalent",
+        key("a.py", 9): "text only",
+        key("a.py", 10): "a debt",
+    }
+
+
+def test_accepted_faults_that_are_noticed_now_are_named_after_a_whole_run(run_main) -> None:
+    write_accepted({"gone.py::f::x::c": "equivalent", key("a.py", 9): "text only"}, command.ACCEPTED)
+    said = [line for line in run_main()[1] if line.startswith("accepted, but")]
+    assert said == ["accepted, but noticed now or gone: gone.py::f::x::c"]
+    # A part says nothing of the others.
+    assert not [line for line in run_main("one")[1] if line.startswith("accepted, but")]
+
+
+def test_accepted_faults_take_no_time_of_a_sample(run_main) -> None:
+    write_accepted({key("a.py", 9): "text only"}, command.ACCEPTED)
+    assert run_main("one", "--seconds", "60")[2] == [("one", ["b.py", "a.py"], 60, [key("a.py", 9)])]
+    # A whole run tries them again.
+    assert run_main("one")[2] == [("one", ["b.py", "a.py"], None, [])]
+
+
+@pytest.mark.parametrize(("patched", "name"), [(False, "session"), (True, "patched")])
+def test_group_that_imports_locust_has_a_process_that_is_patched(monkeypatch, patched: bool, name: str) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    def start(words: list[str], *, input: str, **_: Any) -> Any:  # noqa: A002 - subprocess's name
+        started.append((words[-1], json.loads(input)))
+        return subprocess.CompletedProcess(words, 0, '{"a": 1}\n', "")
+
+    monkeypatch.setattr("subprocess.run", start)
+    group = Group("g", (), ("tests/tools/test_site.py",), patched=patched)
+    rows = command.run_group(group, ["m.py"], seconds=5.0, seed="s", skipped={"b", "a"}, first={"m.py": {9, 3}})
+    assert rows == [{"a": 1}]
+    ((module, job),) = started
+    assert module == f"tools.mutants.{name}"
+    assert job == {
+        "root": str(ROOT),
+        "modules": ["m.py"],
+        "tests": ["tests/tools/test_site.py"],
+        "seconds": 5.0,
+        "seed": "s",
+        "skipped": ["a", "b"],
+        "first": {"m.py": [3, 9]},
+    }
+
+
+def test_session_that_fails_is_an_error_with_its_last_words(monkeypatch) -> None:
+    done = subprocess.CompletedProcess([], 1, "", "x" * 3000 + "end")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
+    with pytest.raises(RuntimeError, match=r"^g: exit code 1: x{1997}end$"):
+        command.run_group(Group("g", (), ()), [])
+
+
+def test_test_that_has_noticed_most_is_asked_first_and_then_the_quickest() -> None:
+    class Item:
+        def __init__(self, nodeid: str) -> None:
+            self.nodeid = nodeid
+
+    found: Any = Session(Job(ROOT, (), ()), None)
+    found.items = [Item(name) for name in ("quick", "slower", "noticed", "slow")]
+    found.durations = {"quick": 0.01, "slower": 0.1, "noticed": 0.2, "slow": 0.6}
+    found.kills.update({"noticed": 3, "slower": 1, "slow": 9})
+    found._find_tests = lambda mutant: found.items
+    assert [item.nodeid for item in found._tests_of(None)] == ["noticed", "slower", "quick", "slow"]
+
+
 @pytest.fixture
 def git(project, monkeypatch):
     """Runs git in the project, which is a repository with one commit on `main`."""
@@ -472,6 +618,13 @@ def test_changes_are_those_since_the_branch_left_the_main_one(git, project):
         "tests/test_limits.py": {len(TESTS.splitlines()) + number for number in (1, 2)},
         "pkg/new.py": set(),
     }
+
+
+def test_main_branch_of_origin_may_have_any_name(git, project):
+    git("branch", "--move", "main", "trunk")
+    root = clone(git, project, "clone")
+    (root / "pkg" / "limits.py").write_text(MODULE)
+    assert find_changes(root).since == "the merge base with origin/trunk"
 
 
 def test_changes_without_origin_are_those_of_the_last_commit(git, project):

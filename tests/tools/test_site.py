@@ -1,7 +1,11 @@
 """The site of the documentation: what is staged for it, and that its pages load nothing from elsewhere."""
 
+import subprocess
 from pathlib import Path
 
+import pytest
+
+from tools.docs import site
 from tools.docs.site import find_external, list_pages, stage
 
 
@@ -16,5 +20,37 @@ def test_addresses_elsewhere_are_found(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(
         '<link rel="stylesheet" href="//a.example/x.css"><script defer src="https://b.example/y.js"></script>'
         '<a href="https://c.example/">c</a><img src="here.png"><script src="assets/z.js"></script>'
+        '<img alt="" src=//d.example/z.png><iframe src="http://e.example/"></iframe>'
     )
-    assert find_external(tmp_path) == ["//a.example/x.css", "//b.example/y.js"]
+    found = ["//a.example/x.css", "//b.example/y.js", "//d.example/z.png", "//e.example/"]
+    assert find_external(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("built", "external", "code"), [(0, [], 0), (3, [], 3), (3, ["//a.example/"], 3), (0, ["//a.example/"], 1)]
+)
+def test_exit_code_is_that_of_mkdocs_or_1_for_what_is_loaded_from_elsewhere(
+    built: int,
+    external: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "gone.md").touch()
+    commands: list[list[object]] = []
+
+    def run(command: list[object], *, check: bool) -> subprocess.CompletedProcess[str]:
+        commands.append(command[1:])
+        return subprocess.CompletedProcess([], built)
+
+    monkeypatch.setattr(site, "STAGE", tmp_path)
+    monkeypatch.setattr(site, "stage", lambda folder: folder.mkdir(parents=True))
+    monkeypatch.setattr(site, "find_external", lambda folder: external)
+    monkeypatch.setattr("subprocess.run", run)
+    assert site.main() == code
+    # Nothing of an earlier build is in it.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mkdocs.yml", "pages"]
+    assert commands == [["build", "--quiet", "--strict", "--config-file", tmp_path / "mkdocs.yml"]]
+    said = capsys.readouterr().err
+    assert said == ("" if built else "".join(f"a page loads {address}\n" for address in external))

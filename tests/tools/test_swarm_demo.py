@@ -4,7 +4,9 @@ A real swarm would change the engine that all other tests use. The real thing is
 """
 
 import json
+import os
 import re
+import signal
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from loadtests.contract import LoadResult
 from loadtests.sockets.histogram import Histogram
 from loadtests.targets import Targets
 from services.protocol import Transport
+from tests.support.docker_client import put_docker
 from tools import swarm_demo
 
 
@@ -225,3 +228,88 @@ def test_the_published_ui_has_a_login():
 def test_exit_code_is_that_of_the_verdict(monkeypatch, changes, code):
     monkeypatch.setattr(swarm_demo, "demonstrate", lambda console: replace(RESULT, **changes))
     assert swarm_demo.main() == code
+
+
+def test_line_of_the_result_has_each_figure_in_its_place(monkeypatch, capsys):
+    times = Histogram.from_pairs([(100.0, 150), (900.0, 50)])
+    result = replace(RESULT, service=times, failures={"connection reset": 1})
+    monkeypatch.setattr(swarm_demo, "demonstrate", lambda console: result)
+    swarm_demo.main()
+    assert capsys.readouterr().out == (
+        "m: 100 requests/s from 2 workers, p50 100 µs, p99 900 µs, 1 failures, over an overlay network\n"
+    )
+
+
+@pytest.mark.parametrize(("error", "code"), [(LabError("no engine"), 2), (KeyboardInterrupt(), 130)])
+def test_exit_code_of_a_demo_without_a_result(monkeypatch, capsys, error, code):
+    def demonstrate(console):
+        raise error
+
+    monkeypatch.setattr(swarm_demo, "demonstrate", demonstrate)
+    assert swarm_demo.main() == code
+    said = "no engine" if code == 2 else "interrupted; everything is as it was"
+    assert capsys.readouterr().err == f"swarm-demo: {said}\n"
+
+
+@pytest.mark.parametrize("state", ["pending", "error", "locked"])
+def test_swarm_in_another_state_is_left_alone(ask, state):
+    asked, error = ask(DONE | {"info --format {{json .Swarm}}": [0, json.dumps({"LocalNodeState": state})]})
+    assert f"in the state {state}" in str(error)
+    assert not any(line.startswith("swarm ") for line in asked)
+
+
+def test_stack_is_gone_before_its_swarm_is_left(ask):
+    asked, _ = ask(DONE)
+    removed = asked.index("stack rm socketlab-demo")
+    left = asked[removed + 1 : asked.index("swarm leave --force")]
+    label = "--quiet --filter label=com.docker.stack.namespace=socketlab-demo"
+    assert [line for line in left if label in line] == [
+        f"{words} {label}" for words in ("ps --all", "network ls", "service ls")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ps --all", "network ls", "service ls"])
+def test_stack_that_does_not_go_away_is_named_and_the_rest_put_back(ask, kind):
+    asked, error = ask(DONE | {f"{kind} --quiet": [0, "0123abcd"]})
+    assert str(error).startswith("the stack socketlab-demo does not go away")
+    assert "swarm leave --force" in asked
+
+
+def test_load_that_is_not_over_in_time_ends_the_demo(ask, monkeypatch):
+    monkeypatch.setattr(swarm_demo, "_RUN_SECONDS", -1.0)
+    monkeypatch.setattr(swarm_demo, "_PAUSE", "it goes on")
+    asked, error = ask(DONE | {"service ps socketlab-demo_master": [0, _task("Running 1 second ago")]})
+    assert str(error).startswith("the load was not over within -1 s")
+    assert "swarm leave --force" in asked
+
+
+def test_second_interrupt_does_not_end_what_is_put_back_and_the_handlers_come_back():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    seen = []
+
+    def interrupt(number):
+        with swarm_demo._uninterrupted_end():
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                seen.append([signal.getsignal(each) for each in numbers])
+
+    for number in numbers:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(number)
+        assert seen.pop() == [signal.SIG_IGN, signal.SIG_IGN]
+        assert [signal.getsignal(each) for each in numbers] == before
+
+
+def test_failure_of_docker_is_its_last_line(monkeypatch, tmp_path):
+    put_docker(monkeypatch, tmp_path, {"node update": 1}, before="echo first >&2")
+    with pytest.raises(LabError, match=r"^docker node update: Error response from daemon: it failed$"):
+        swarm_demo.docker("node", "update", "x")
+    assert swarm_demo.docker("node", "update", "x", check=False).returncode == 1
+
+
+def test_docker_gets_the_variables_of_the_stack(monkeypatch, tmp_path):
+    put_docker(monkeypatch, tmp_path, {}, before='echo "$LAB_MODEL in $PATH"')
+    done = swarm_demo.docker("stack", "deploy", environ={"LAB_MODEL": "prefork"})
+    assert done.stdout == f"prefork in {tmp_path}\n"

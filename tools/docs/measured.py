@@ -21,6 +21,11 @@ from tools.docs.figures import REFERENCE
 _PEERS = ("peer_redis", REFERENCE)
 
 
+def list_models() -> list[str]:
+    """Return the models to measure."""
+    return [*(model.name for model in Catalogue.load().select()), *_PEERS]
+
+
 def main(name: str | None = None) -> int:
     """Write the file.
 
@@ -42,6 +47,6 @@ def main(name: str | None = None) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--models"]:
-        print(*(model.name for model in Catalogue.load().select()), *_PEERS)
+        print(*list_models())
     else:
         sys.exit(main(*sys.argv[1:2]))
