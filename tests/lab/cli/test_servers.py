@@ -10,10 +10,11 @@ from click.testing import CliRunner, Result
 
 from lab.base.errors import LabError
 from lab.cli.commands import servers
-from lab.servers import cleanup
+from lab.servers import cleanup, doctor, scaffold
 from lab.servers.backend import Completed, ModelState
 from lab.servers.catalogue import Catalogue, GalleryServer, Listener, Model
 from lab.servers.cleanup import Everything
+from lab.servers.doctor import Finding
 from tests.support.fakes import UnusedBackend
 
 CATALOGUE = Catalogue.load()
@@ -161,3 +162,25 @@ def test_models_are_listed_by_family_and_the_gallery_last() -> None:
         ["gallery", "gallery_ftp", "exited (0)"],
     ]
     assert rows[0][3] == CATALOGUE[MODEL].summary
+
+
+def test_doctor_prints_the_fix_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Finding("python", True, "3.13", "Python 3.11 or later", "both"), Finding("wrk", False, "none", "get it")]
+    monkeypatch.setattr(doctor, "examine", lambda: found)
+    done = CliRunner().invoke(servers.doctor)
+    assert done.exit_code == 0
+    assert done.stdout == "yes\tpython\t3.13\t\nno\twrk\tnone\tget it\n"
+
+
+def test_steps_to_a_new_model_are_numbered_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def create(name: str, extra: str | None) -> list[str]:
+        asked.append((name, extra))
+        return ["write it", "test it"]
+
+    monkeypatch.setattr(scaffold, "create", create)
+    done = CliRunner().invoke(servers.new, ["mine", "--extra", "gevent"])
+    assert done.stdout.splitlines()[:2] == ["1. write it", "2. test it"]
+    assert CliRunner().invoke(servers.new, ["mine"]).exit_code == 0
+    assert asked == [("mine", "gevent"), ("mine", None)]

@@ -122,6 +122,7 @@ def test_page_is_opened_only_if_asked(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (page,) = (tmp_path / "xray").glob("2*/index.html")
     assert (tmp_path / "xray" / "latest").resolve() == page.parent
     assert launched == [str(page)] * is_opened
+    assert read_recordings(page.with_name("recordings.json")) == read_recordings(STORED)
 
 
 class OneByOne(UnusedBackend):

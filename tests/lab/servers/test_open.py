@@ -68,6 +68,12 @@ def test_lab_of_containers_is_not_taken_for_one_of_processes(monkeypatch: pytest
         open_backend(None, "mine", catalogue=CATALOGUE)
 
 
+def test_unknown_backend_is_named_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_BACKEND", "podman")
+    with pytest.raises(LabError, match=r"^unknown backend 'podman'; known: docker, process$"):
+        open_backend(None, "mine", catalogue=CATALOGUE)
+
+
 @pytest.mark.parametrize(
     ("is_own", "answers", "runs", "found"),
     [

@@ -25,6 +25,7 @@ class FakeProcesses(UnusedBackend):
     def __init__(self, steps: list[Any]) -> None:
         self.steps = steps
         self.answer = Completed([], 0, "its output\n", "")
+        self.complaint = ""  # of a program that does not start
         self.looks: list[bool] = []  # whether it still runs, each time that it is asked; then it does not
 
     def pid(self, model: str) -> int:
@@ -42,9 +43,15 @@ class FakeProcesses(UnusedBackend):
     def start(self, name: str, arguments: Sequence[str]) -> Iterator[FakeHelper]:
         self.steps.append(("start", *arguments[-2:]))
         helper = FakeHelper(name)
-        helper.say(Throttling())
-        yield helper
-        self.steps.append("ended")
+        if self.complaint:
+            helper.say(self.complaint)
+            helper.program.code = 1
+        else:
+            helper.say(Throttling())
+        try:
+            yield helper
+        finally:
+            self.steps.append("ended")
 
 
 @pytest.fixture
@@ -104,6 +111,17 @@ def test_throttle_is_replaced_by_the_next_and_ended_by_none(faults: ProcessFault
     assert steps == ended
     faults.limit_cpu(MODEL, None)
     assert steps == ended
+
+
+def test_model_is_not_throttled_before_the_program_says_so(
+    faults: ProcessFaults, processes: FakeProcesses, steps: list[Any]
+) -> None:
+    processes.complaint = "MemoryError"
+    with pytest.raises(LabError, match=r"^the process that throttles plain_socket ended with exit code 1.*\n  Memory"):
+        faults.limit_cpu(MODEL, 0.25)
+    assert steps == [("start", "7", "0.25"), "ended"]
+    faults.limit_cpu(MODEL, None)  # there is nothing to end
+    assert len(steps) == 2
 
 
 @pytest.mark.parametrize("error", [ProcessLookupError(), psutil.NoSuchProcess(7)])

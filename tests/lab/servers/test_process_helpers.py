@@ -69,3 +69,15 @@ def test_only_an_interactive_command_reads_from_this_terminal(
     (given,) = ran
     assert (given["stdin"], given["input"]) == (stdin, text)
     assert (given["stdout"], given["stderr"], given["cwd"]) == (None, None, ROOT)
+
+
+def test_output_that_is_no_text_is_replaced(helpers: ProcessHelpers) -> None:
+    done = helpers.run(["/bin/sh", "-c", "printf 'a\\377'; printf '\\376' >&2; exit 3"], capture=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "a\ufffd", "\ufffd")
+
+
+def test_program_runs_in_the_folder_of_the_project(helpers: ProcessHelpers) -> None:
+    """From which its modules are imported."""
+    with helpers.start("it", ["/bin/sh", "-c", "pwd"]) as helper:
+        assert helper.process.wait(60) == 0
+        assert helper.output() == f"{ROOT}\n"

@@ -362,6 +362,18 @@ def test_what_runs_only_in_containers_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+def test_variables_in_a_file_that_only_compose_reads_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
+    labels = "{lab.model: plain_socket, lab.family: f, lab.summary: s}"
+    path = tmp_path / "compose.yaml"
+    path.write_text(f"services: {{plain_socket: {{image: x, env_file: a.env, labels: {labels}}}}}\n")
+    with pytest.raises(LabError, match=r"compose\.yaml:1: env_file of plain_socket is read only for containers"):
+        Processes("p", Catalogue.load(path)).up(["plain_socket"])
+    assert not (tmp_path / "r").exists()
+
+
 def test_model_that_cannot_be_pinned_or_metered_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Processes("p", Catalogue.load())
     said = "prefork is not running: `lab up prefork`"
@@ -541,6 +553,10 @@ def test_only_folders_are_projects(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     find_mark("c").touch()
     find_stamps("a").touch()
     assert processes.find_projects() == ["a", "b"]
+    assert not find_mark("a").exists()
+    assert not find_stamps("c").exists()
+    # No name of a project has a dot.
+    assert {path.name for path in runtime_base().iterdir()} == {"a", "b", "a.faults", "c.docker"}
 
 
 def supervise(folder: Path, script: str, **environ: str) -> "subprocess.Popen[bytes]":

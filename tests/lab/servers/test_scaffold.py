@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.base.errors import LabError
+from lab.servers import scaffold
 from lab.servers.catalogue import Catalogue
 from lab.servers.scaffold import BLANK, create
 
@@ -64,3 +65,13 @@ def test_place_that_is_missing_is_named_and_nothing_is_written(clone: Path) -> N
     with pytest.raises(LabError, match=r"no single line starts with '  # Reference peers:'"):
         create("my_way", None, clone)
     assert not (clone / "services" / "models" / "my_way.py").exists()
+
+
+@pytest.mark.parametrize("places", [[], ["  # Reference peers: a", "  # Reference peers: b"]], ids=["none", "two"])
+def test_compose_file_without_a_single_place_for_a_model_is_left_as_it_is(tmp_path: Path, places: list[str]) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text("\n".join(["services:", *places, ""]))
+    with pytest.raises(LabError, match=r"compose\.yaml: no single line starts with '  # Reference peers:'"):
+        scaffold._insert(path, "  # Reference peers:", "more\n")
+    path.write_text("services:\n  # Reference peers: a\n")
+    assert scaffold._insert(path, "  # Reference peers:", "more\n") == "services:\nmore\n  # Reference peers: a\n"

@@ -114,3 +114,14 @@ def test_shell_says_on_a_terminal_what_can_be_reached(
     assert (command, is_interactive) == (["/bin/odd"], True)
     assert environ.get("LAB_PORT") == ("7379" if model else None)
     assert len(json.loads(environ["LAB_TARGETS"])) == 2
+
+
+def test_model_that_does_not_speak_command_has_no_address_of_it() -> None:
+    asked: list[Any] = []
+    echo = ModelState("echo_only", "loop", "process", "running")
+    assert open_shell(make_backend([*STATES, echo], asked), "echo_only", "true") == 7
+    ((_, environ, _),) = asked
+    assert set(environ) == {"LAB_TARGETS"}
+    # Nor has a shell without a model, whatever runs.
+    assert open_shell(make_backend(STATES, asked), None, "true") == 7
+    assert set(asked[1][1]) == {"LAB_TARGETS"}

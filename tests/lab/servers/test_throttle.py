@@ -2,6 +2,7 @@
 
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -74,3 +75,18 @@ def test_signal_reaches_a_process_before_its_descendants(monkeypatch: pytest.Mon
     monkeypatch.setattr(psutil, "Process", Process)
     throttle.signal_all(7, STOP)
     assert sent == [("7", STOP), ("child", STOP), ("grandchild", STOP)]
+
+
+def test_sigterm_ends_a_throttle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it has stopped goes on: the lab may have died."""
+    handlers: dict[int, Any] = {}
+    sent: list[int] = []
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+
+    def send(pid: int, number: int) -> None:
+        sent.append(number)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+
+    monkeypatch.setattr(throttle, "signal_all", send)
+    throttle.throttle(7, 0.01)
+    assert sent == [STOP, GO]

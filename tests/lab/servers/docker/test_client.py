@@ -136,6 +136,10 @@ def test_failed_start_is_an_error_with_its_reason(
     put_docker(monkeypatch, tmp_path, {"compose": 1})
     with pytest.raises(LabError, match=r"^it failed$"):
         list(compose.up([MODEL], mutual_tls=False))
+    for said, error in (("Cannot connect to the Docker daemon at unix:///x.", EngineAwayError), ("", LabError)):
+        put_docker(monkeypatch, tmp_path, {}, before=f'echo "{said}"; exit 9')
+        with pytest.raises(error, match=r"^Cannot connect|^`docker compose up` failed: 9$"):
+            list(compose.up([MODEL], mutual_tls=False))
 
 
 class Waiting(Containers):
