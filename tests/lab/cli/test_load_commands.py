@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -598,3 +599,38 @@ def test_transport_is_the_users_or_one_that_the_target_has(
 def test_target_that_does_not_speak_the_service_is_refused(target: str, preset: str, said: str) -> None:
     with pytest.raises(LabError, match=f"^{said}"):
         load.choose_transport(ExternalServer([target], any_body=False), find_preset(preset), None)
+
+
+@pytest.mark.parametrize(
+    ("is_read", "is_shown", "answer", "events"),
+    [
+        (True, True, True, ["up prefork", "down"]),
+        (True, True, False, []),
+        # Nobody would see the question, or could answer it.
+        (True, False, True, []),
+        (False, True, True, []),
+    ],
+)
+def test_models_are_started_if_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch, is_read: bool, is_shown: bool, answer: bool, events: list[str]
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def confirm(text: str, **options: Any) -> bool:
+        asked.append((text, options))
+        return answer
+
+    fakes = SimpleNamespace(
+        stdin=SimpleNamespace(isatty=lambda: is_read), stderr=SimpleNamespace(isatty=lambda: is_shown)
+    )
+    monkeypatch.setattr(load, "sys", fakes)
+    monkeypatch.setattr(click, "confirm", confirm)
+    lab = FakeLab()
+    opened: Any = SimpleNamespace(backend=lab, catalogue=CATALOGUE)
+    said = r"^not running: prefork; start with: lab up prefork"
+    outcome = nullcontext() if events else pytest.raises(LabError, match=said)
+    with outcome, load.running(opened, ["prefork"], start=False) as models:
+        assert ([model.name for model in models], lab.events) == (["prefork"], ["up prefork"])
+    assert lab.events == events
+    question = ("not running: prefork. Start 1 model for this load?", {"default": True, "err": True})
+    assert asked == [question] * (is_read and is_shown)

@@ -93,3 +93,18 @@ def test_command_of_a_clean_up_has_a_group_that_ctrl_c_does_not_reach(
     assert int(run_docker("ps").stdout) == os.getpgid(0)
     with interrupts.uninterrupted("taking it down", "lab down"):
         assert int(run_docker("ps").stdout) != os.getpgid(0)
+
+
+def test_missing_client_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for start in (lambda: run_docker("ps"), lambda: open_process(["docker", "ps"])):
+        with pytest.raises(LabError, match=r"^there is no `docker` command on this machine: `lab doctor` says what"):
+            start()
+
+
+def test_output_that_is_no_text_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_docker(monkeypatch, tmp_path, {}, before="printf 'a\\377\\nb\\376'")
+    assert run_docker("ps").stdout == "a\ufffd\nb\ufffd"
+    process = open_process(["docker", "ps"])
+    assert list(filter(None, read_lines(process, math.inf))) == ["a\ufffd", "b\ufffd"]
+    end(process)

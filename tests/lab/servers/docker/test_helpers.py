@@ -1,6 +1,7 @@
 """Programs in containers: what an exit code of `docker exec` says, and what is left of a run that is broken off."""
 
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from lab.servers.docker import helpers as helpers_module
 from lab.servers.docker.compose import Compose
 from lab.servers.docker.helpers import ContainerHelpers
 from tests.support.docker_client import put_docker
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -171,3 +173,30 @@ def test_command_gets_a_terminal_only_if_there_is_one(
     ((command, given),) = called
     assert command[4:] == [*options, "mine-shell-1", "bash"]
     assert given == {"interactive": is_interactive, "timeout": 7.5}
+
+
+def test_program_in_the_shells_container_ends_with_its_block(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = put_docker(monkeypatch, tmp_path, {}, before="echo ready; exec /bin/sleep 60")
+    with helpers.start("it", ["python", "-m", "a"]) as helper:
+        wait_until(lambda: helper.take_lines() == ["ready"])
+        assert (helper.name, helper.host) == ("it", "mine-shell-1")
+    assert helper.process.returncode == -signal.SIGTERM
+    assert asked() == ["exec --interactive mine-shell-1 python -m a"]
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with pytest.raises(LabError, match="there is no `docker` command"), helpers.start("it", ["a"]):
+        pass
+
+
+def test_image_of_a_service_is_built_before_it_runs(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built: list[list[str]] = []
+    monkeypatch.setattr(helpers_module, "build_images", lambda compose, services: built.append(list(services)))
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    put_docker(monkeypatch, tmp_path, {})
+    assert helpers.run_service("tests", capture=True).returncode == 0
+    with helpers.start_service("it", "soak"):
+        pass
+    assert built == [["tests"], ["soak"]]

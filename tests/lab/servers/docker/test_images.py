@@ -11,6 +11,7 @@ from uuid import uuid4
 import docker
 import pytest
 
+from lab.base.errors import LabError
 from lab.base.paths import ROOT
 from lab.engine.command import run
 from lab.servers.catalogue import Catalogue
@@ -81,6 +82,27 @@ def test_digest_of_inputs_is_independent_of_the_umask(tmp_path: Path) -> None:
     (tmp_path / "a.sh").chmod(0o755)
     (tmp_path / "a.sh").write_text("y")
     assert digest_context(tmp_path, "Dockerfile") != usual
+
+
+def test_digest_covers_folders_and_leaves_out_caches(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / "c.py").write_text("x")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a /\n")
+    usual = digest_context(tmp_path, "Dockerfile")
+    for name in ("__pycache__", ".mypy_cache", "x.egg-info"):
+        (folder / name).mkdir()
+        (folder / name / "d").write_text("y")
+    (folder / "c.pyc").write_text("y")
+    (tmp_path / "elsewhere").write_text("y")
+    assert digest_context(tmp_path, "Dockerfile") == usual
+    (folder / "c.py").rename(folder / "e.py")
+    renamed = digest_context(tmp_path, "Dockerfile")
+    assert renamed != usual
+    (folder / "e.py").write_text("z")
+    assert digest_context(tmp_path, "Dockerfile") not in (usual, renamed)
+    with pytest.raises(LabError, match=r"none: No such file or directory; compose\.yaml names it as a Dockerfile$"):
+        digest_context(tmp_path, "none")
 
 
 def test_sources_of_an_image_are_what_it_takes_from_its_context() -> None:

@@ -13,6 +13,7 @@ from lab.base.errors import EngineAwayError, LabError
 from lab.servers.backend import Backend, Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker import model_container
+from lab.servers.docker.compose import Compose
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.model_container import read_images
 
@@ -113,6 +114,11 @@ def test_each_control_is_one_call_of_the_engine(engine: FakeEngine, backend: Bac
         ("reload",),
     ]
     assert container.memory_limit(MODEL) == (7, 9)
+
+
+def test_model_has_its_grace_period_before_it_starts_again(engine: FakeEngine) -> None:
+    model_container.ModelContainers(Compose("lab", Catalogue.load())).restart(MODEL)
+    assert engine.asked == [("restart", ("timeout", 10))]
 
 
 def test_running_or_connected_container_is_left_alone(engine: FakeEngine, backend: Backend) -> None:
