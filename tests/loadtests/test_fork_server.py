@@ -19,7 +19,8 @@ def fail():
 def show():
     print(os.environ["MINE"], os.environ["OTHER"], *sys.argv, end="")
 
-LOADS = {"show": show, "fail": fail, "text": lambda: leave("why"), "three": lambda: leave(3), "none": lambda: leave(None)}
+LOADS = {"show": show, "fail": fail, "text": lambda: leave("why"), "three": lambda: leave(3)}
+LOADS["none"] = lambda: leave(None)
 module.locust.main.main = lambda: LOADS[sys.argv[-1]]()
 module.die_with_lab = lambda: print("dies with the lab")
 os.environ |= {"MINE": "of the server", "OTHER": "kept"}

@@ -164,7 +164,7 @@ def test_refused_datagram_is_not_sent_to_the_same_address_again(monkeypatch: pyt
     monkeypatch.setattr("loadtests.sockets.addresses._worked", {})
     places = [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (host, 9)) for host in ("127.0.0.2", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
-    with BlockingConnection(Endpoint("udp", "a-name", 9), timeout=20.0) as link:
-        with pytest.raises(UnreachableError, match="Connection refused"):
-            link.send(b"x")
+    refused = pytest.raises(UnreachableError, match="Connection refused")
+    with BlockingConnection(Endpoint("udp", "a-name", 9), timeout=20.0) as link, refused:
+        link.send(b"x")
     assert sent == [("127.0.0.2", b"x"), ("127.0.0.1", b"x")]

@@ -279,7 +279,8 @@ shown["reset"] = [len(came.described), came.failures]
 
 # A mistake in the loop is reported by Locust.
 handled = []
-loadtests.sockets.engine.loop.locust_exception_handler = lambda environment: lambda it: handled.append(str(it.exception))
+note = lambda it: handled.append(str(it.exception))
+loadtests.sockets.engine.loop.locust_exception_handler = lambda environment: note
 def fail():
     raise ValueError("a mistake")
 sys.stderr = open(os.devnull, "w")
