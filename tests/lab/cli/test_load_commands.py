@@ -634,3 +634,20 @@ def test_models_are_started_if_the_user_says_so(
     assert lab.events == events
     question = ("not running: prefork. Start 1 model for this load?", {"default": True, "err": True})
     assert asked == [question] * (is_read and is_shown)
+
+
+@pytest.mark.parametrize("command", [load.load, load_file.load_file], ids=["load", "load-file"])
+def test_settings_of_the_web_ui_are_checked_before_it_opens(
+    monkeypatch: pytest.MonkeyPatch, page: Page, loading: Loading, command: Any
+) -> None:
+    """And only then: a load without it needs no login."""
+
+    def refuse() -> None:
+        raise LabError("a login without a password")
+
+    for module in (load, load_file):
+        monkeypatch.setattr(module, "check_settings", refuse)
+    note_runs(monkeypatch, load_file)
+    assert str(invoke(command, FakeLab("prefork"), "prefork").exception) == "a login without a password"
+    assert page.opened == []
+    assert invoke(command, FakeLab("prefork"), "prefork", "--headless").exit_code == 0

@@ -67,6 +67,10 @@ def test_models_and_the_gallery_are_started_with_all_options() -> None:
     words = ["prefork", "gallery_ftp", MODEL, "--timeout", "3500ms", "--mutual-tls"]
     done = invoke(servers.up, lab, *words)
     assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        "1 of the gallery's servers answers: `lab ls` lists them",
+        "2 models answer: `lab ls` lists them",
+    ]
     assert lab.asked == [
         ("up_gallery", ["gallery_ftp"], {"timeout": 3.5}),
         ("up", [MODEL, "prefork"], {"timeout": 3.5, "mutual_tls": True}),
@@ -76,7 +80,14 @@ def test_models_and_the_gallery_are_started_with_all_options() -> None:
     ((what, _, options),) = lab.asked
     assert (what, options) == ("up_gallery", {"timeout": 30.0})
     lab.asked.clear()
-    assert invoke(servers.up, lab, MODEL).exit_code == 0
+    # Another profile is one of models, also beside the gallery.
+    assert invoke(servers.up, lab, "gallery_ftp", "--profile", "gallery", "--profile", "peers").exit_code == 0
+    (_, everything, _), (_, models, _) = lab.asked
+    assert everything == [server.name for server in CATALOGUE.gallery]
+    assert {"peer_redis", MODEL} <= set(models)
+    lab.asked.clear()
+    done = invoke(servers.up, lab, MODEL)
+    assert (done.exit_code, done.stdout) == (0, "1 model answers: `lab ls` lists them\n")
     assert lab.asked == [("up", [MODEL], {"timeout": 30.0, "mutual_tls": False})]
 
 

@@ -169,8 +169,8 @@ def test_root_installs_the_first_program_that_there_is(
 def test_added_files_have_the_modes_and_the_text_of_the_published_image(tmp_path: Path) -> None:
     key, other = tmp_path / "own.gpg", tmp_path / "missing.gpg"
     key.write_bytes(b"key")
-    debians = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    sources = [Source(("http://a.example",), ("trixie",), ("main",), f"{key} {debians} {other} own-name")]
+    official = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    sources = [Source(("http://a.example",), ("trixie",), ("main",), f"{key} {official} {other} own-name")]
     with tarfile.open(tmp_path / "base.tar", "w"):
         pass
     base_image.add_files(tmp_path / "base.tar", sources)
