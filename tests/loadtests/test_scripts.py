@@ -54,6 +54,6 @@ def test_slow_reader_pauses_after_each_piece_of_one_reply() -> None:
     )
     # A head of nine bytes, 256 KiB, and the end of the line.
     pieces = [16384] * 16 + [11]
-    steps = ["begin", ["send", "*2\r\n$4\r\nBLOB\r\n$6\r\n262144\r\n"]]
+    steps: list[object] = ["begin", ["send", "*2\r\n$4\r\nBLOB\r\n$6\r\n262144\r\n"]]
     steps += [step for size in pieces for step in (["expect", size], 0.01)]
     assert told == [[*steps, "end"], "$262144\r\n", "\r\n", 262155]

@@ -477,7 +477,9 @@ def test_sampler_looks_once_a_period_until_it_is_told_or_after_20_seconds(
     looks: int,
 ) -> None:
     """A look takes 1 s, and one 5 s, after which it does not catch up."""
-    now, slept, looked = [1000.0], [], []
+    now = [1000.0]
+    slept: list[float] = []
+    looked: list[float] = []
 
     class Fake:
         def __init__(self, top: int) -> None:
