@@ -363,15 +363,20 @@ def test_what_runs_only_in_containers_is_refused_before_anything_starts(
 
 
 def test_variables_in_a_file_that_only_compose_reads_are_refused_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "r"))
+    home = tmp_path_factory.mktemp("r")  # short, for the paths of sockets
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
     labels = "{lab.model: plain_socket, lab.family: f, lab.summary: s}"
     path = tmp_path / "compose.yaml"
     path.write_text(f"services: {{plain_socket: {{image: x, env_file: a.env, labels: {labels}}}}}\n")
-    with pytest.raises(LabError, match=r"compose\.yaml:1: env_file of plain_socket is read only for containers"):
-        Processes("p", Catalogue.load(path)).up(["plain_socket"])
-    assert not (tmp_path / "r").exists()
+    backend = Processes("p", Catalogue.load(path))
+    try:
+        with pytest.raises(LabError, match=r"compose\.yaml:1: env_file of plain_socket is read only for containers"):
+            backend.up(["plain_socket"])
+        assert not list(home.iterdir())
+    finally:
+        backend.down()
 
 
 def test_model_that_cannot_be_pinned_or_metered_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
