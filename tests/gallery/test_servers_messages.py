@@ -213,6 +213,13 @@ class TestNews:
         assert reader.ask(f"GROUP {DOMAIN}").startswith("480 ")
         assert reader.ask("POST")[:3] in ("440", "480")
 
+    def test_article_that_is_too_large(self, reader: Talk, name: str) -> None:
+        self.login(reader)
+        assert reader.ask("POST").startswith("340 ")
+        for line in (f"From: ann@{DOMAIN}", f"Newsgroups: {DOMAIN}", f"Subject: {name}", "", *["x" * 98] * 10_000, "."):
+            reader.say(line)
+        assert reader.hear().startswith("441 ")
+
     def test_group_that_does_not_exist(self, reader: Talk, name: str) -> None:
         self.login(reader)
         assert reader.ask(f"GROUP {name}").startswith("411 ")

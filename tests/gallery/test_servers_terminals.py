@@ -65,8 +65,8 @@ class TestTelnet:
         assert terminal.offered, "it has negotiated nothing"
         terminal.say("time")
         assert str(datetime.now(UTC).year) in terminal.read_until("choice> ")
-        terminal.say("echo hello, world")
-        assert "hello, world" in terminal.read_until("choice> ").splitlines()
+        terminal.say("echo hello, world, 100 %d")  # and no format
+        assert "hello, world, 100 %d" in terminal.read_until("choice> ").splitlines()
         terminal.say("nonsense")
         assert "no such choice: nonsense" in terminal.read_until("choice> ")
         terminal.say("quit")

@@ -14,7 +14,7 @@ from lab.servers.certificates import CA, ensure_certificates
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
 from tests.support.reading import read_all
-from tests.support.servers import Server, held, queued, worked
+from tests.support.servers import Server, held, listens, queued, worked
 from tests.support.waiting import settled, wait_until
 
 Start = Callable[..., Server]
@@ -59,12 +59,18 @@ def test_sigterm_ends_an_endless_stream(start) -> None:
 
 
 def test_sigterm_waits_for_a_datagram_in_work(start, unit: float) -> None:
-    with start() as server, server.connect(transport="udp") as link:
+    """And for no other: one that comes later is not received."""
+    with start() as server, server.connect(transport="udp") as link, server.connect(transport="udp") as late:
         link.send(b"SLEEP %d\r\n" % (5000 * unit))
         wait_until(lambda: not queued(server.address("command", "udp")))
         server.terminate()
+        wait_until(lambda: not listens(server.address("command", "tcp")))
+        late.send(b"PING\r\n")
         assert link.receive() == b"+OK\r\n"
         assert server.wait_end() == 0
+        late.socket.setblocking(False)
+        with pytest.raises((BlockingIOError, ConnectionRefusedError)):  # no reply, and no server any more
+            late.socket.recv(100)
 
 
 def test_sigint_while_nobody_is_there_stops_as_sigterm_does(start) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from services.protocol import Limits
 from services.serving import asyncio_transports
-from services.serving.asyncio_transports import Acceptor, accept_until_stopped
+from services.serving.asyncio_transports import Acceptor, accept_until_stopped, run_on
 from services.serving.listeners import Listener, open_listeners, parse_listens
 
 
@@ -160,3 +160,22 @@ def test_acceptor_keeps_nothing_of_a_client_that_has_its_protocol(listener: List
         acceptor.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_stop_signals_are_held_before_the_loop_gives_up_its_handlers(
+    monkeypatch: pytest.MonkeyPatch, is_clean: bool
+) -> None:
+    """A second signal would otherwise end the process before the files of its sockets are removed."""
+    steps: list[object] = []
+
+    class Server:
+        async def run(self) -> bool:
+            steps.append("served")
+            return is_clean
+
+    monkeypatch.setattr(
+        asyncio_transports, "hold_stop_signals", lambda: steps.append(asyncio.get_running_loop().is_running())
+    )
+    assert run_on(asyncio.SelectorEventLoop, Server) is is_clean
+    assert steps == ["served", True]
