@@ -37,6 +37,11 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         (["--model", "plain_socket", "--listen", "echo=tcp://no.such.host.invalid:0"], {}, "no.such.host.invalid"),
         (["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:0"], {"LAB_IDLE_SECONDS": "nan"}, "LAB_IDLE"),
         (["--model", "plain_socket", "--frobnicate"], {}, "--frobnicate"),
+        (
+            ["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:0"],
+            {"LAB_XRAY": "/dev/null/x"},
+            "LAB_XRAY=/dev/null/x: cannot write a recording there: Not a directory",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
