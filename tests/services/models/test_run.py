@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import services.run
 from services.protocol import Limits
+from services.serving.signals import stop_signals
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -133,6 +135,18 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert b"connection_bytes:%d\r\n" % description["limits"]["connection_bytes"] in info
         assert b"gil_enabled:%d\r\n" % description["gil"] in info
         assert "\r\npeer:{}:{}\r\n".format(*client).encode() in info
+
+
+def test_signal_before_the_model_has_its_own_handlers_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {number: signal.getsignal(number) for number in stop_signals()}
+    monkeypatch.setattr(services.run, "parse_listens", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            services.run.main(["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:0"])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 0
 
 
 def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
