@@ -116,6 +116,36 @@ def test_each_task_compares_the_reply(open_server):
     assert len(errors) == 11
 
 
+def test_info_is_a_json_object_with_the_right_status():
+    told = run_script(
+        """
+import json
+from loadtests.httpfile import check_info
+told = []
+class Reply:
+    def __init__(self, status, content):
+        self.status_code, self.content = status, content
+
+    def json(self):
+        return json.loads(self.content)
+
+    def failure(self, why):
+        told.append(why)
+
+    def success(self):
+        told.append("right")
+
+for status, content in ((200, b'{"a": 1}'), (500, b'{"a": 1}'), (200, b"[1]"), (200, b"{}"), (200, b"no"), (0, b"")):
+    told.append(status)
+    check_info(Reply(status, content))
+print("TOLD", json.dumps(told))
+"""
+    )
+    failures = ["status 500 instead of 200", *(f"no JSON object: {content!r}" for content in (b"[1]", b"{}", b"no"))]
+    # What had no reply is counted by Locust itself.
+    assert told == [200, "right", 500, failures[0], 200, failures[1], 200, failures[2], 200, failures[3], 0]
+
+
 def test_tasks_that_need_more_than_static_replies_have_the_tag():
     code = "from loadtests.httpfile import Routes\n"
     code += "print(*(task.__name__ for task in Routes.tasks if hasattr(task, 'locust_tag_set')))"

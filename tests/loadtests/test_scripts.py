@@ -39,12 +39,11 @@ module.random = Stub(expovariate=lambda rate: round(1 / rate, 6))
 
 def test_thinking_user_pauses_after_each_request_and_quits() -> None:
     told = run_script(f"{NOTED}\nmodule.think(Client())\nprint('TOLD', json.dumps(done))")
-    echoes = [[f"*2\r\n$4\r\nECHO\r\n$1\r\n{number}\r\n", f"$1\r\n{number}\r\n"] for number in range(5)]
-    assert told == [
-        *[step for echo in echoes for step in (echo, 0.05)],
-        ["*1\r\n$4\r\nQUIT\r\n", "+OK\r\n"],
-        "disconnect",
+    echoes: list[list[str]] = [
+        [f"*2\r\n$4\r\nECHO\r\n$1\r\n{number}\r\n", f"$1\r\n{number}\r\n"] for number in range(5)
     ]
+    steps: list[object] = [step for echo in echoes for step in (echo, 0.05)]
+    assert told == [*steps, ["*1\r\n$4\r\nQUIT\r\n", "+OK\r\n"], "disconnect"]
 
 
 def test_slow_reader_pauses_after_each_piece_of_one_reply() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -856,3 +857,15 @@ def test_cores_of_a_second_are_the_mean_since_the_row_before() -> None:
 def test_short_window_has_no_course() -> None:
     found = put_together(course=())
     assert set(render_files(found)) == {".json", "-service.hgrm", "-intended.hgrm"}
+
+
+def test_each_kind_of_times_has_its_file() -> None:
+    service, intended = Histogram(), Histogram()
+    service.record([0.001] * 3)
+    intended.record([0.002] * 5)
+    found = put_together(service=service, intended=intended)
+    ends = {name: text.split("#[Max")[1].split("]")[0] for name, text in render_files(found).items() if "hgrm" in name}
+    assert {name: re.findall(r"[0-9.]+", text) for name, text in ends.items()} == {
+        "-service.hgrm": ["1.0000", "3"],
+        "-intended.hgrm": ["2.0000", "5"],
+    }
