@@ -547,7 +547,7 @@ def test_bytes_that_cannot_be_read_are_shown() -> None:
         PONG.replace(b"Date: x", b"Date : x"),
         PONG.replace(b"Date: x", b"Date: \x80"),
         PONG.replace(b"Date: x", b"Date: x\r\n y"),
-        PONG.replace(b"Date", b"Da te"),
+        PONG.replace(b"Date", b"D ate"),
     ],
 )
 def test_head_that_a_client_could_read_differently_is_none(head: bytes) -> None:
