@@ -271,3 +271,11 @@ def test_torn_note_is_left_out() -> None:
     trace = parse(pack_header(1, 4, has_gil=True) + whole + torn + whole[:10])
     assert outline(trace) == [(Kind.ASKS, 7, 0)]
     assert len(pack_header(1, 4, has_gil=True)) == HEADER.size
+
+
+@pytest.mark.parametrize(("notes", "is_full"), [(0, False), (2, False), (3, True)])
+def test_recording_is_full_with_its_last_slot(notes: int, is_full: bool) -> None:
+    slots = [NOTE.pack(number, 7, Kind.CLOSE << 48) for number in range(1, notes + 1)]
+    slots += [bytes(NOTE.size)] * (3 - notes)
+    trace = parse(pack_header(1, 3, has_gil=False) + b"".join(slots))
+    assert (len(trace.notes), trace.is_full, trace.has_gil) == (notes, is_full, False)
