@@ -116,6 +116,27 @@ def test_parsers_agree_on_what_is_right(parse: fuzz.http_parsers.Parse) -> None:
     assert parse(b"\0\r\n\r\n").ending == REFUSED
 
 
+@pytest.mark.parametrize("parse", [parse_own, parse_h11, parse_httptools])
+def test_fields_that_decide_something_are_compared_as_they_are(parse: fuzz.http_parsers.Parse) -> None:
+    """But for codings, which h11 writes in lower case; a field that decides nothing is left out."""
+    (request,) = parse(
+        get(
+            b"Content-Type: A\r\nAccept: Text/*\r\nConnection: Keep-Alive\r\nExpect: 100-Continue\r\n"
+            b"Upgrade: WebSocket\r\nTransfer-Encoding: CHUNKED\r\n",
+            host=b"Host: A\r\n",
+        )
+        + b"0\r\n\r\n"
+    ).requests
+    assert request.fields == {
+        b"host": [b"A"],
+        b"accept": [b"Text/*"],
+        b"connection": [b"Keep-Alive"],
+        b"expect": [b"100-Continue"],
+        b"upgrade": [b"WebSocket"],
+        b"transfer-encoding": [b"chunked"],
+    }
+
+
 REQUEST = Request(b"GET", b"/a", {b"host": [b"a"]}, b"b", 9)
 
 

@@ -527,6 +527,16 @@ def test_reply_to_head_has_no_body(length: bytes) -> None:
     assert (echo.body, echo.is_whole) == (b"", False)
 
 
+def test_body_is_missing_where_no_request_was_head() -> None:
+    """It has broken off, or takes the next reply for its body."""
+    first = read(DATED + TEXT + b"Content-Length: 5\r\n\r\n", has_heads=False).replies[0]
+    assert (first.body, first.is_whole) == (b"", False)
+    with pytest.raises(AssertionError, match=r"^no (reply|chunk) begins at"):
+        read(DATED + TEXT + CHUNKS + b"\r\n" + PONG, has_heads=False)
+    with pytest.raises(AssertionError, match=r"^no reply begins at b'1\.1 200 OK"):
+        read(DATED + TEXT + b"Content-Length: 5\r\n\r\n" + PONG, has_heads=False)
+
+
 def test_bytes_that_cannot_be_read_are_shown() -> None:
     with pytest.raises(AssertionError, match=rf"^no reply begins at b'{'x' * 60}'"):
         read(PONG + b"x" * 61, has_heads=False)
