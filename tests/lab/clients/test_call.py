@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from lab.base.errors import LabError
-from lab.clients.call import Reply, Value, _echo, call, main
+from lab.clients.call import Reply, Value, _echo, _greet, call, main
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
@@ -132,6 +132,12 @@ def test_echo_has_no_more_on_its_way_than_one_read_takes() -> None:
     assert link.most == RECEIVE_SIZE
 
 
+def test_greeting_in_pieces_is_read_to_its_end() -> None:
+    pieces = [GREETING[:5], GREETING[5:], b""]
+    link = SimpleNamespace(is_datagram=False, receive=lambda: pieces.pop(0))
+    assert _greet(cast(BlockingConnection, link), []) == (GREETING, False)
+
+
 def test_resp_errors_and_types_are_shown(server: dict[tuple[str, str], str]) -> None:
     address = server["command", "tcp"]
     error = call("command", address, ["SLEEP", "soon"])
@@ -203,6 +209,12 @@ WRONG = {
     "another line": ("chargen", ["1"], b"x" * 72 + b"\r\n", "line 1 is b'xxx"),
     "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a complete reply"),
     "no HTTP": ("http", ["/"], b"+PONG\r\n\r\n", "is not the head of a reply"),
+    "no HTTP, at length": (
+        "http",
+        ["/"],
+        b"x" * 61,
+        f": b'{'x' * 60}'\\.\\.\\. \\(61 bytes\\) is not the head of a reply$",
+    ),
     "half a page": ("http", ["/"], b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "9 bytes were promised, 3 came"),
     "a page of any size": (
         "http",

@@ -208,7 +208,9 @@ class Link:
 
     def receive(self) -> bytes:
         sent = self._outcome.sent.replace(b"spoiled", self.spoiled)
-        data, self._taken = sent[self._taken :], len(sent)
+        # A stream comes in pieces.
+        end = len(sent) if self.address.transport.is_datagram else min(self._taken + 3, len(sent))
+        data, self._taken = sent[self._taken : end], end
         return data
 
 

@@ -224,8 +224,8 @@ def test_run_counts_requests_and_differences(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("unexplained", [0, 21])
 def test_command_prints_counts_and_at_most_twenty_finds(unexplained: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = Difference("h11", Kind.END, b"GET", "9 / 8")
-    found = Found(1234, Counter({("httptools", Kind.KEPT, "9112-9.3"): 5678}), [find] * unexplained)
+    finds = [Difference("h11", Kind.END, b"GET", f"9 / {number}") for number in range(unexplained)]
+    found = Found(1234, Counter({("httptools", Kind.KEPT, "9112-9.3"): 5678}), finds)
     asked: list[tuple[int, int]] = []
 
     def note(cases: int, seed: int) -> Found:
@@ -240,6 +240,10 @@ def test_command_prints_counts_and_at_most_twenty_finds(unexplained: int, monkey
     lines = [
         "2,000 streams, 1,234 requests read by ours",
         f"httptools  {Kind.KEPT.value:<12} 9112-9.3         5,678",
-        *["", f"no explanation: h11, {Kind.END.value}, 9 / 8", "    b'GET'"] * min(unexplained, 20),
+        *(
+            line
+            for number in range(min(unexplained, 20))
+            for line in ("", f"no explanation: h11, {Kind.END.value}, 9 / {number}", "    b'GET'")
+        ),
     ]
     assert ended.stdout.splitlines() == lines

@@ -68,6 +68,20 @@ def test_second_length_equals_the_first_or_does_not(wrong: bytes) -> None:
     assert {first == second for first, second in lengths} == {True, False}
 
 
+def test_byte_is_replaced_or_missing_or_added_or_the_end_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = bytes(range(0x80, 0xFF))  # no byte of it is one that is put in
+    monkeypatch.setattr(Maker, "_request", lambda self: request)
+    monkeypatch.setattr(Maker, "_happens", lambda self, probability: probability == 0.1)
+    done = set()
+    for stream in make(1, 0.0, 400):
+        whole = request * -(-len(stream) // len(request))
+        done.add((whole.startswith(stream), len(stream) % len(request)))
+    cut = {rest for is_begin, rest in done if is_begin}
+    assert len(cut) > 20
+    # Another byte, one or two more, or one less than a whole number of requests.
+    assert {rest for is_begin, rest in done if not is_begin} == {0, 1, 2, len(request) - 1}
+
+
 @pytest.mark.parametrize(
     ("name", "table"),
     [

@@ -499,11 +499,13 @@ def test_replies_are_taken_apart() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     empty = b"HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n"
     chunked = DATED + CHUNKS + b"\r\n3\r\nabc\r\n1a\r\n" + b"d" * 26 + b"\r\n0\r\n\r\n"
+    other = PONG.replace(b"Date: x", b"Date: x\r\nConnection: not-close, closed")
     last = DATED + b"Connection: x\r\nConnection: close\r\n\r\nup to the end"
-    said = read(interim + empty + chunked + PONG + last, has_heads=False)
+    said = read(interim + empty + chunked + PONG + other + last, has_heads=False)
     assert [(each.status, each.body, each.is_whole, each.closes) for each in said.replies] == [
         (204, b"", True, False),
         (200, b"abc" + b"d" * 26, True, False),
+        (200, b"PONG\n", True, False),
         (200, b"PONG\n", True, False),
         (200, b"up to the end", True, True),
     ]
