@@ -1,6 +1,7 @@
 """Cells and columns that several reports share, one at a time."""
 
 import re
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -10,6 +11,7 @@ from lab.experiments.demo import Demo
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit
+from lab.report.bench_export import list_measurements
 from lab.report.bench_text import make_lines, make_reliability
 from lab.report.cells import Cell
 from lab.report.charts.chart import STYLE
@@ -88,6 +90,13 @@ def test_drift_beyond_the_noise_is_a_warning_in_both_directions(
 def test_memory_of_a_connection_is_in_kib(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Findings, "connection_bytes", lambda self, workload, model: 102_400.0)
     assert {line.cells["KiB/conn"].text for line in make_lines(findings, "session")} == {"100"}
+
+
+def test_exported_row_has_the_number_of_failures_and_not_of_their_kinds(findings: Findings) -> None:
+    (key, row), *_ = findings.rows.items()
+    found = {1: vary(MEASUREMENT, failures={"timeout": 5, "reset": 2})}
+    (exported,) = list_measurements(replace(findings, rows={key: replace(row, found=found)}))
+    assert (exported["failed"], exported["verdict"]) == (7, str(MEASUREMENT.verdict.bound))
 
 
 @pytest.fixture

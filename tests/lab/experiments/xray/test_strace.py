@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -47,6 +47,8 @@ def test_calls_between_the_begin_and_the_end_of_the_block_are_logged(cat: "subpr
     # Whether it had returned when strace was told to end is open.
     assert (second.thread, second.name) == (cat.pid, "write")
     assert sum(call.result for call in calls) <= 8
+    # What is read and written is the client's business.
+    assert not any("four" in line for line in log.lines)
 
 
 def test_process_that_cannot_be_traced_is_an_error_with_the_reason_of_strace() -> None:
@@ -144,3 +146,19 @@ def test_strace_runs_where_the_processes_are(
     with traced(Beside(cat.pid, place), "m", ["-f", "-c"]) as log:
         assert log.lines == ["a line"]
     assert attached == [(command, [cat.pid])]
+
+
+def test_strace_that_could_not_be_attached_is_ended(
+    monkeypatch: pytest.MonkeyPatch, cat: "subprocess.Popen[bytes]"
+) -> None:
+    attached: list[subprocess.Popen[bytes]] = []
+
+    def fail(process: "subprocess.Popen[bytes]", said: Path, count: int) -> NoReturn:
+        attached.append(process)
+        raise LabError("it took too long")
+
+    monkeypatch.setattr(strace, "_wait_attached", fail)
+    with pytest.raises(LabError, match="it took too long"), traced_process(cat.pid):
+        pass
+    (process,) = attached
+    assert process.returncode is not None
