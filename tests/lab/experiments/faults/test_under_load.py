@@ -3,18 +3,29 @@
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.clients.latency_probe import TIMEOUT, Ping
+from lab.experiments.faults import fault as faults
+from lab.experiments.faults import under_load
 from lab.experiments.faults.judge import Verdict, judge_times
 from lab.experiments.faults.probe_reader import ProbeReader, ProbeReport, make_report, open_probe
 from lab.experiments.faults.registry import FAULTS
 from lab.experiments.faults.under_load import apply_under_load
+from lab.load.measurement import Measurement
+from lab.load.presets import Preset
+from lab.servers.backend import Backend
+from lab.servers.catalogue import Model
 from lab.servers.processes import Processes
 from tests.faults.conftest import CATALOGUE
 from tests.support.approx import about
+from tests.support.fakes import FakeBackend, set_clock
+from tests.support.made_up import MEASUREMENT
 from tests.support.waiting import wait_until
 
 MODEL = "asyncio_streams"
@@ -117,6 +128,55 @@ def test_pause_under_load_is_detected_and_recovered() -> None:
     assert any(failed for second, *_, failed in seen.probe_report.seconds if second >= 0)
     # There is at least a second before the fault, and one during it.
     assert {second for second, *_ in seen.probe_report.seconds} >= {-1, 0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "control", "done"),
+    [
+        (
+            "pause",
+            False,
+            [("mark", "quiet", 102.0), "pause", ("mark", "injected", 106.0), "unpause", ("mark", "healed", 107.5)],
+        ),
+        # A fault that ends the model lasts no time.
+        (
+            "kill",
+            False,
+            [("mark", "quiet", 102.0), "kill", ("mark", "injected", 106.0), "restart", ("mark", "healed", 106.0)],
+        ),
+        ("kill", True, [("mark", "quiet", 102.0), ("mark", "injected", 106.0), ("mark", "healed", 106.0)]),
+    ],
+)
+def test_fault_lasts_in_the_middle_of_the_load_and_a_control_run_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str, control: bool, done: list[Any]
+) -> None:
+    clock = set_clock(monkeypatch, tmp_path, under_load, faults)
+    backend = FakeBackend(clock)
+    steps: list[Any] = []
+    asked: list[tuple[str, Preset]] = []
+    report = ProbeReport(0.001, None, None, None, 0, 0.0, ())
+
+    class Probe:
+        def mark(self, word: str) -> None:
+            steps.extend(backend.names())
+            backend.done.clear()
+            steps.append(("mark", word, clock.now))
+
+        def wait_recovered(self, seconds: float) -> ProbeReport:
+            return report
+
+    def measure(backend: Backend, model: Model, load: Preset) -> Measurement:
+        asked.append((model.name, load))
+        return MEASUREMENT
+
+    monkeypatch.setattr(under_load, "measure", measure)
+    monkeypatch.setattr(under_load, "open_probe", lambda backend, model: nullcontext(Probe()))
+    found = apply_under_load(backend, MODEL, FAULTS[fault], "closed_session", seconds=1.5, control=control)
+    assert steps == done
+    assert (found.probe_report, found.measurement, found.interval.is_control) == (report, MEASUREMENT, control)
+    # Four seconds before the fault, 1.5 for it, and four after.
+    ((name, load),) = asked
+    assert (name, load.name, load.spec.window, load.spec.warm_up) == (MODEL, "closed_session", 9.5, 1.0)
 
 
 def has_failed(reader: ProbeReader) -> bool:
