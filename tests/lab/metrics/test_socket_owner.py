@@ -349,6 +349,16 @@ def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, mon
         assert waited == [0.1] * 3
 
 
+def test_connections_at_a_path_are_the_fewest_of_ten_looks(monkeypatch):
+    """Further clients come and go in between; only what is there at each look lasts."""
+    row = socket_owner._UnixSocket("/run/s", "0001", 7, listens=False)
+    counts = [4, 3, 2, 3, 3, 3, 3, 3, 3, 5]
+    monkeypatch.setattr(socket_owner, "_PAUSE", 0)
+    monkeypatch.setattr(socket_owner, "_read_unix", lambda process: [row] * counts.pop(0))
+    assert count_connections([Address.parse("unix:///run/s")]) == 2
+    assert counts == []
+
+
 def test_connected_datagram_socket_is_not_a_server():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", 9))
