@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 from tools.mutants import __main__ as command
-from tools.mutants import modules
+from tools.mutants import modules, session
 from tools.mutants.__main__ import key_of, main, read_accepted, score, share_time, show, write_accepted
 from tools.mutants.changed import find_changes
 from tools.mutants.modules import GROUPS, ROOT, Group
@@ -513,6 +514,52 @@ def test_test_that_has_noticed_most_is_asked_first_and_then_the_quickest() -> No
     found.kills.update({"noticed": 3, "slower": 1, "slow": 9})
     found._find_tests = lambda mutant: found.items
     assert [item.nodeid for item in found._tests_of(None)] == ["noticed", "slower", "quick", "slow"]
+
+
+@pytest.mark.parametrize(("duration", "most"), [(0.0, 5.0), (0.5, 5.0), (0.6, 6.0)])
+def test_test_with_a_fault_may_take_ten_times_as_long_and_at_least_five_seconds(duration: float, most: float) -> None:
+    assert session.limit_time(duration) == most
+
+
+def test_session_runs_no_test_that_needs_containers() -> None:
+    arguments = " ".join(session.make_arguments(["tests/a.py", "tests/b.py"]))
+    assert " -m not docker " in arguments
+    assert arguments.endswith(" -o addopts=--import-mode=importlib tests/a.py tests/b.py")
+
+
+class EndedError(Exception):
+    """What ends a session, or a child of it."""
+
+
+def test_session_ends_when_tests_cannot_be_collected() -> None:
+    pytest_session: Any = SimpleNamespace(testsfailed=2, Interrupted=EndedError, items=[])
+    with pytest.raises(EndedError, match="2 errors during collection"):
+        Session(Job(ROOT, (), ()), None).pytest_runtestloop(pytest_session)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(ValueError(), b"unfit"), (TypeError(), b"killed")], ids=["unfit", "other"]
+)
+def test_fault_that_does_not_fit_is_unfit_and_any_other_error_notices_it(monkeypatch, error, said) -> None:
+    """In this process instead of a child of its own."""
+
+    def put_in_place(mutant, root):
+        raise error
+
+    def end(code):
+        raise EndedError
+
+    reading, writing = os.pipe()
+    monkeypatch.setattr(session, "put_in_place", put_in_place)
+    monkeypatch.setattr(session, "die_with_lab", lambda: None)
+    monkeypatch.setattr("os.setpgid", lambda *_: None)
+    monkeypatch.setattr("os._exit", end)
+    mutant: Any = None
+    with pytest.raises(EndedError):
+        session._be_child(mutant, ROOT, [], writing)
+    assert os.read(reading, 100) == said
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.fixture

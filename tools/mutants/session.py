@@ -202,7 +202,7 @@ class Session:
                 begun, since = said.count(_BEGUN), time.monotonic()
             # A constant is asked of many tests, so each has a time of its own.
             slow = self.durations[items[min(max(begun, 1), len(items)) - 1].nodeid]
-            if time.monotonic() - since > max(_TIMEOUT, _TIMES * slow):
+            if time.monotonic() - since > limit_time(slow):
                 stopped = TIMED_OUT
             elif self._is_over():
                 stopped = UNTRIED
@@ -221,6 +221,11 @@ class Session:
             return KILLED, ""
         outcome, _, test = words.partition(" ")
         return outcome, test
+
+
+def limit_time(duration: float) -> float:
+    """Return the seconds that a test may take with a fault, given what it takes without."""
+    return max(_TIMEOUT, _TIMES * duration)
 
 
 def _read(pipe: int) -> bytes:
@@ -485,6 +490,15 @@ def _list_top_lines(body: Sequence[ast.stmt]) -> Iterator[int]:
                 yield from _list_top_lines(getattr(statement, block, []))
 
 
+def make_arguments(tests: Sequence[str]) -> list[str]:
+    """Return pytest's arguments. Tests that need containers are left out: faults are planted in this process alone."""
+    plugins = ["no:xdist", "no:cacheprovider"]
+    options = [option for plugin in plugins for option in ("-p", plugin)]
+    # Without xdist its mark `xdist_group` is unknown.
+    options += ["-W", "ignore::pytest.PytestUnknownMarkWarning", "-m", "not docker"]
+    return ["-q", "-x", *options, "-o", "addopts=--import-mode=importlib", *tests]
+
+
 def main() -> int:
     data = json.load(sys.stdin)
     job = Job(
@@ -503,12 +517,7 @@ def main() -> int:
     os.dup2(2, 1)
     os.chdir(job.root)
     sys.path.insert(0, str(job.root))
-    plugins = ["no:xdist", "no:cacheprovider"]
-    options = [option for plugin in plugins for option in ("-p", plugin)]
-    # Without xdist its mark `xdist_group` is unknown.
-    options += ["-W", "ignore::pytest.PytestUnknownMarkWarning", "-m", "not docker"]
-    arguments = ["-q", "-x", *options, "-o", "addopts=--import-mode=importlib", *job.tests]
-    code = int(pytest.main(arguments, plugins=[Session(job, report)]))
+    code = int(pytest.main(make_arguments(job.tests), plugins=[Session(job, report)]))
     _end_orphans()
     return code
 
