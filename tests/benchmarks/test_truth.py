@@ -1,9 +1,11 @@
 """The verdicts of benchmarks/truth.py, with figures worked out by hand."""
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +72,7 @@ RESULT = LoadResult("it", "tcp", 50.0, 1, 20.0, 20_000, {}, Histogram.from_pairs
 
 
 @pytest.fixture
-def finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[LoadResult], list[tuple[str, ...]]]:
+def finish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, ...]]]:
     """Replace server and generator; the latter's result is given, and what it is asked is returned."""
 
     @contextmanager
@@ -79,14 +81,16 @@ def finish(monkeypatch: pytest.MonkeyPatch) -> Callable[[LoadResult], list[tuple
         if said is not None:
             said.append("[10.0, 1000.0, 1000.0, 1000.0]")
 
-    def put(result: LoadResult) -> list[tuple[str, ...]]:
+    def put(result: LoadResult, sent: Sequence[tuple[float, float]] = ()) -> list[tuple[str, ...]]:
         asked: list[tuple[str, ...]] = []
 
         class Process:
             returncode = 0
 
-        def start(url: str, *arguments: str, **_: str) -> Any:
+        def start(url: str, *arguments: str, **environ: str) -> Any:
             asked.append(arguments)
+            if "SENT" in environ:
+                Path(environ["SENT"]).write_text(json.dumps(sent))
             return Process()
 
         monkeypatch.setattr(truth, "open_server", open_server)
@@ -136,3 +140,15 @@ def test_ramp_leaves_nobody_out(finish, changes: dict[str, Any], holds: bool) ->
 def test_delay_is_that_of_the_server(finish, microseconds: float, holds: bool) -> None:
     finish(replace(RESULT, service=Histogram.from_pairs([(microseconds, 20_000)])))
     assert truth.check_delay() == holds
+
+
+@pytest.mark.parametrize(
+    ("late", "answered", "holds"), [(0.0, 400_000, True), (0.0005, 400_000, False), (0.0, 390_000, False)]
+)
+def test_rate_is_answered_and_almost_every_sending_comes_in_time(
+    finish, late: float, answered: int, holds: bool
+) -> None:
+    # One of a hundred sendings is late, so two of 99 times between them are wrong: more than one in a hundred.
+    sent = [(number / 1000 + (late if number == 50 else 0.0), number / 1000) for number in range(100)]
+    finish(replace(RESULT, answered=answered), sent)
+    assert truth.check_rate() == holds
