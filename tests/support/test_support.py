@@ -1,6 +1,5 @@
 """The helpers of the tests: a fault in one of them makes tests pass, so what each must refuse is asserted here."""
 
-import signal
 import socket
 import struct
 import subprocess
@@ -185,11 +184,13 @@ def test_server_with_one_thread_that_works_is_not_asleep() -> None:
             assert child.stdout
             child.stdout.readline()
             server: Any = SimpleNamespace(family=partial(list, [psutil.Process(child.pid)]))
-            if expected:
-                wait_until(partial(is_asleep, server))
-            else:
-                assert settled(partial(is_asleep, server), 0.01) is False
-            child.send_signal(signal.SIGKILL)
+            try:
+                if expected:
+                    wait_until(partial(is_asleep, server))
+                else:
+                    assert settled(partial(is_asleep, server), 0.01) is False
+            finally:
+                child.kill()
 
 
 def test_waiting_clients_of_a_listener_are_counted() -> None:
