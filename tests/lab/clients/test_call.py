@@ -14,13 +14,13 @@ from uuid import uuid4
 import pytest
 
 from lab.base.errors import LabError
-from lab.clients.call import Reply, Value, _echo, _greet, call, main
+from lab.clients.call import Reply, ReplyReader, Value, _echo, _greet, call, main, read_resp
 from lab.servers.catalogue import Catalogue
 from lab.servers.processes import Processes
 from lab.servers.readiness import choose_targets, wait_ready
 from loadtests.sockets.connection import RECEIVE_SIZE, BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, UnreachableError, WrongAnswerError
-from services.protocol import DATAGRAM_SIZE
+from services.protocol import DATAGRAM_SIZE, Address
 from tests.support.ports import closed_port
 
 GREETING = b"Thank you for connecting\r\n"
@@ -207,6 +207,12 @@ WRONG = {
     "half an echo": ("echo", ["abc"], b"a", "ended after 1 of 3 bytes"),
     "an answering discard": ("discard", ["abc"], b"hey", "discard answered b'hey'"),
     "another line": ("chargen", ["1"], b"x" * 72 + b"\r\n", "line 1 is b'xxx"),
+    "a line left out": (
+        "chargen",
+        ["2"],
+        bytes(range(32, 104)) + b"\r\n" + bytes(range(34, 106)) + b"\r\n",
+        "line 2 is b'\"#\\$%",
+    ),
     "half a reply": ("command", ["PING"], b"$100\r\nabc", "ended before a complete reply"),
     "no HTTP": ("http", ["/"], b"+PONG\r\n\r\n", "is not the head of a reply"),
     "no HTTP, at length": (
@@ -245,6 +251,15 @@ def test_wrong_answer_names_the_difference(
 
     with pytest.raises(WrongAnswerError, match=message):
         call(service, stub(behave), arguments)
+
+
+def test_replies_of_a_pipeline_in_one_segment_are_read_one_by_one(stub: Callable[[Behaviour], str]) -> None:
+    where = stub(lambda connection: connection.sendall(b"+PONG\r\n:7\r\n-ERR no\r\n"))
+    reader = ReplyReader()
+    with BlockingConnection(Address.parse(where), timeout=10) as connection:
+        assert [read_resp(connection, reader) for _ in range(3)] == [(b"PONG", False), (7, False), ("ERR no", True)]
+        with pytest.raises(WrongAnswerError, match="ended before a complete reply"):
+            read_resp(connection, reader)
 
 
 @pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("399 Odd", 0), ("400 Bad Request", 1), ("500 Oops", 1)])

@@ -34,6 +34,13 @@ class Answer:
 Ask = Callable[..., Answer]
 
 
+class Dribble(io.BytesIO):
+    """An input that gives less than it is asked for, as io.RawIOBase.read may."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(1000 if size is None or size < 0 else min(size, 1000))
+
+
 def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
     started: list[Any] = []
     path, _, query = path.partition("?")
@@ -50,7 +57,7 @@ def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer
     if body:
         environ["CONTENT_LENGTH"] = str(len(body))
         # The input may have no end, PEP 3333, "Input and Error Streams".
-        environ["wsgi.input"] = io.BytesIO(body + b"the next request")
+        environ["wsgi.input"] = Dribble(body + b"the next request")
     found = b"".join(wsgi.application(environ, lambda *line: started.append(line)))
     ((status, headers),) = started
     return Answer(int(status.split()[0]), found, {name.lower(): value for name, value in headers})
@@ -179,7 +186,7 @@ def test_echo_of_a_body_of_unknown_length_has_none(ask: Ask) -> None:
 
 def test_input_without_a_length_is_read_to_its_end() -> None:
     body = bytes(range(256)) * 1000
-    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/echo", "wsgi.input": io.BytesIO(body)}
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/echo", "wsgi.input": Dribble(body)}
     assert b"".join(wsgi.application(environ, lambda *_: None)) == body
 
 
