@@ -121,7 +121,7 @@ def make_config(folder: Path, config: object) -> dict[str, str]:
     for name in ("cli-plugins", "contexts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "contexts" / "x").write_text("x")
-    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config), "latin-1")
     return {"DOCKER_CONFIG": str(folder)}
 
 
@@ -173,7 +173,9 @@ def test_changed_configuration_is_read_again(tmp_path: Path, configs: Path) -> N
     assert make_environ(other)["DOCKER_CONFIG"] != first["DOCKER_CONFIG"]
 
 
-@pytest.mark.parametrize("config", [KEPT_CONFIG, {}, "no JSON", "[1]"], ids=["kept", "empty", "broken", "a list"])
+@pytest.mark.parametrize(
+    "config", [KEPT_CONFIG, {}, "no JSON", "[1]", "\xff"], ids=["kept", "empty", "broken", "a list", "no UTF-8"]
+)
 def test_configuration_without_other_properties_is_used_unchanged(
     tmp_path: Path, configs: Path, config: object
 ) -> None:

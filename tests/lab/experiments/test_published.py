@@ -104,12 +104,16 @@ def test_missing_model_has_its_own_reason(tmp_path: Path) -> None:
     assert Measured.of(read_findings(run)).missing == {"prefork": "it <u>has ended</u>"}
 
 
-def test_damaged_file_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"[]", "not a file of measurements: no object$"), (b"{", "cannot be read: "), (b"\xff", "cannot be read: ")],
+)
+def test_damaged_file_is_not_overwritten(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "measured.json"
-    path.write_text("[]")
-    with pytest.raises(LabError, match=r"measured\.json: not a file of measurements: no object$"):
+    path.write_bytes(data)
+    with pytest.raises(LabError, match=rf"measured\.json: {said}"):
         Measured().save(path)
-    assert path.read_text() == "[]"
+    assert path.read_bytes() == data
 
 
 def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:

@@ -99,10 +99,11 @@ def test_missing_run_is_an_error(run: Run, tmp_path: Path) -> None:
         Run.find(None, "elsewhere", root=tmp_path)
 
 
-def test_damaged_file_is_named(run: Run) -> None:
+@pytest.mark.parametrize("data", [b'{"half', b"\xff"], ids=["half", "no UTF-8"])
+def test_damaged_file_is_named(run: Run, data: bytes) -> None:
     run.keep("a", {})
     path = run.folder / run.path_of("a")
-    path.write_text('{"half')
+    path.write_bytes(data)
     with pytest.raises(StoreError, match=r"steps/a\.json: cannot be read.*--resume"):
         run.steps()
 

@@ -65,7 +65,7 @@ def test_client_certificate_stays_while_clients_may_read_it(tmp_path: Path) -> N
     assert (directory / SERVER).read_bytes() != server
 
 
-@pytest.mark.parametrize("defect", ["expired", "cut", CA, "ca.key.pem", SERVER, CLIENT, "issued.json"])
+@pytest.mark.parametrize("defect", ["expired", "cut", "no UTF-8", CA, "ca.key.pem", SERVER, CLIENT, "issued.json"])
 def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     directory = ensure_certificates(["one"], tmp_path / "tls")
     before = (directory / SERVER).read_bytes()
@@ -76,6 +76,9 @@ def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     elif defect == "cut":
         issued.chmod(0o644)
         issued.write_text("{")
+    elif defect == "no UTF-8":
+        issued.chmod(0o644)
+        issued.write_bytes(b"\xff")
     else:
         (directory / defect).unlink()
     ensure_certificates(["one"], directory)

@@ -129,13 +129,14 @@ def test_baseline_needs_a_control(measured: Measure) -> None:
         ("{}", "no baseline: 'schema'"),
         ('{"schema": 0}', "export it again"),
         ("[]", "no baseline"),
+        ("\xff", "no baseline: 'utf-8' codec"),
     ],
 )
 def test_damaged_baseline_is_an_error(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "baseline.json"
     with pytest.raises(LabError, match="does not exist"):
         Baseline.load(path)
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")  # the last one is no UTF-8
     with pytest.raises(LabError, match=says):
         Baseline.load(path)
 

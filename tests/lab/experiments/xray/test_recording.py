@@ -1,6 +1,5 @@
 """The file of a recording: everything is read back, and what is no recording is refused with the reason."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,8 @@ def test_file_that_is_none_of_recordings_is_refused(tmp_path: Path) -> None:
         read_recordings(path)
     with pytest.raises(LabError, match=f"^{tmp_path}: Is a directory$"):
         read_recordings(tmp_path)
-    for text in ("not JSON", json.dumps({"version": 1})):
-        path.write_text(text)
+    # The last one is no UTF-8: it begins as a file of gzip does.
+    for data in (b"not JSON", b'{"version": 1}', b"\x1f\x8b\x08"):
+        path.write_bytes(data)
         with pytest.raises(LabError, match=r"x\.json is not a recording of `lab xray`$"):
             read_recordings(path)
