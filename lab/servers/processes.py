@@ -371,8 +371,10 @@ class Processes:
     def _read_header(self, model: str) -> dict[str, Any] | None:
         """Return the first line of a server's output; None until it is complete."""
         try:
-            line, newline, _ = self._path(model, "out").read_text().partition("\n")
-            header = json.loads(line) if newline else None
+            # No more than it: what follows is the model's own, of any size, and may be no text.
+            with self._path(model, "out").open("rb") as file:
+                line = file.readline()
+            header = json.loads(line) if line.endswith(b"\n") else None
         except (FileNotFoundError, ValueError):
             return None
         return header if isinstance(header, dict) else None

@@ -393,6 +393,18 @@ def test_model_that_cannot_be_pinned_or_metered_says_why(monkeypatch: pytest.Mon
         backend.pin("prefork", [4000, 4001])
 
 
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"pid": 1}', b'{"pid": "x", "created": 1}', b"\xff"])
+def test_model_with_a_damaged_record_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    backend = Processes("p", Catalogue.load())
+    backend._directory.mkdir(parents=True)
+    backend._path("prefork", "json").write_bytes(data)
+    backend._path("prefork", "log").write_text("one\n")
+    assert not backend.is_running("prefork")
+    assert backend.targets() == []
+    assert backend._state_of("prefork") == ModelState("prefork", "process", "process", "exited", last_lines=("one",))
+
+
 def test_model_has_ended_once_its_exit_code_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The shell that has written it may live for a moment; what it wrote before is a part of the state."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -402,7 +414,9 @@ def test_model_has_ended_once_its_exit_code_is_written(monkeypatch: pytest.Monke
     backend._path("prefork", "json").write_text(json.dumps(record))
     backend._path("prefork", "log").write_text("one\n\ntwo\n")
     listener = {"service": "echo", "transport": "tcp", "address": "tcp://127.0.0.1:7"}
-    backend._path("prefork", "out").write_text(f"{json.dumps({'pid': 7, 'listeners': [listener]})}\n")
+    # After its first line, a model may write anything.
+    header = json.dumps({"pid": 7, "listeners": [listener]}).encode()
+    backend._path("prefork", "out").write_bytes(header + b"\n\xff\n")
     assert backend.is_running("prefork")
     assert backend.pid("prefork") == 7
     found = [Listener("prefork", "echo", "tcp", "tcp://127.0.0.1:7")]
