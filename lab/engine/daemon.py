@@ -42,8 +42,9 @@ def is_stale(pid_file: Path, program: str, *, proc: Path = Path("/proc")) -> boo
     except ValueError:
         return True  # empty or incomplete: the machine stopped while it was written
     try:
-        comm = (proc / str(pid) / "comm").read_text().strip()
-        status = (proc / str(pid) / "status").read_text()
+        # The kernel cuts a name at 15 bytes, which may be in the middle of a letter.
+        comm = (proc / str(pid) / "comm").read_text(errors="replace").strip()
+        status = (proc / str(pid) / "status").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return True
     # A zombie keeps its pid and name until it is reaped.
@@ -109,7 +110,8 @@ def read_nofile_limit(pid_file: Path = RUN / "docker.pid", *, proc: Path = Path(
     """
     try:
         process = proc / pid_file.read_text().strip()
-        capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", (process / "status").read_text(), re.MULTILINE)
+        status = (process / "status").read_text(errors="replace")
+        capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
         limit = re.search(r"^Max open files +\S+ +(\d+)", (process / "limits").read_text(), re.MULTILINE)
     except OSError:
         return None

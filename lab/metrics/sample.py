@@ -119,7 +119,9 @@ class Switches:
 
 
 def _count_switches(status: Path) -> int:
-    return sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches:" in line)
+    # The name in it may be no UTF-8: the kernel cuts it at 15 bytes.
+    lines = status.read_text(errors="replace").splitlines()
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches:" in line)
 
 
 def count_descriptors(pids: Iterable[int], proc: Path = Path("/proc")) -> int | None:

@@ -331,8 +331,8 @@ def _list_ancestors(pid: int, proc: Path) -> list[int]:
     found: list[int] = []
     with suppress(OSError, ValueError):
         while pid > 1:
-            # The second field is a name in brackets, which may contain any characters.
-            pid = int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+            # The second field is a name in brackets, which may contain any bytes.
+            pid = int((proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
             if pid in found:  # a pid that was reused meanwhile
                 break
             found.append(pid)

@@ -10,7 +10,8 @@ top = int(sys.argv[1])
 parents = {}
 for name in filter(str.isdigit, os.listdir("/proc")):
     try:
-        rest = open(f"/proc/{name}/stat").read().rpartition(")")[2].split()
+        # The name of any process of the machine may be no UTF-8: the kernel cuts it at 15 bytes.
+        rest = open(f"/proc/{name}/stat", errors="replace").read().rpartition(")")[2].split()
     except OSError:
         continue
     if rest[0] != "Z":

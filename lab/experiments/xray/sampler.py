@@ -32,7 +32,8 @@ class Thread:
     def __init__(self, pid: int, tid: int, absent: int = 0) -> None:
         root = f"/proc/{pid}/task/{tid}"
         self.pid, self.tid = pid, tid
-        self.name = Path(f"{root}/comm").read_text().strip()
+        # The kernel cuts a name at 15 bytes, which may be in the middle of a letter.
+        self.name = Path(f"{root}/comm").read_text(errors="replace").strip()
         self.faults: list[str] = []
         self.state_file, fault = open_state(root)
         self.faults += [fault] if fault else []
@@ -65,7 +66,7 @@ class Thread:
         Raises:
             OSError: it has ended.
         """
-        text = os.pread(self.state_file, 400, 0).decode()
+        text = os.pread(self.state_file, 400, 0).decode(errors="replace")
         state = text.rpartition(")")[2].split()[0] if ")" in text else text.split()[0]
         now = time.monotonic_ns()
         cpu, queued, switched = self.read_schedule()

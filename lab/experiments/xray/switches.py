@@ -36,7 +36,7 @@ def read_switches(top: int) -> dict[str, int]:
     for pid in list_pids(top):
         for path in Path(f"/proc/{pid}/task").glob("*/status"):
             try:
-                text = path.read_text()
+                text = path.read_text(errors="replace")  # a name that the kernel has cut may be no UTF-8
             except OSError:
                 continue
             found[path.parent.name] = sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", text)))

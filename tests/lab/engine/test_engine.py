@@ -235,6 +235,13 @@ class TestStale:
         (tmp_path / "pid").write_text(str(sleeper.pid))
         assert is_stale(tmp_path / "pid", "dockerd")
 
+    def test_pid_of_a_program_whose_name_is_cut_within_a_letter(self, tmp_path: Path) -> None:
+        (tmp_path / "pid").write_text("7")
+        (tmp_path / "7").mkdir()
+        (tmp_path / "7" / "comm").write_bytes(b"docker\xd0\n")
+        (tmp_path / "7" / "status").write_bytes(b"Name:\tdocker\xd0\nState:\tS (sleeping)\n")
+        assert is_stale(tmp_path / "pid", "dockerd", proc=tmp_path)
+
     def test_ended_pid_is_not_alive(self, tmp_path: Path) -> None:
         with subprocess.Popen(["/bin/true"]) as process:
             process.wait()
@@ -302,7 +309,7 @@ class TestNofileLimit:
         assert read_nofile_limit(proc / "pid", proc=proc) is None
 
     def test_engine_without_sys_resource_gives_what_it_has(self, proc: Path) -> None:
-        (proc / "7" / "status").write_text("Name:\tdockerd\nCapEff:\t000001fffeffffff\n")
+        (proc / "7" / "status").write_bytes(b"Name:\tdocker\xd0\nCapEff:\t000001fffeffffff\n")
         assert read_nofile_limit(proc / "pid", proc=proc) == 20000
 
     def test_invisible_engine_has_an_unknown_limit(self, tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def test_switches_include_threads_that_end(tmp_path):
     def tell(thread, count):
         folder = tmp_path / "7" / "task" / str(thread)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "status").write_text(f"voluntary_ctxt_switches:\t{count}\nnonvoluntary_ctxt_switches:\t1\n")
+        # The kernel cuts a name at 15 bytes, here in the middle of a letter.
+        counts = b"voluntary_ctxt_switches:\t%d\nnonvoluntary_ctxt_switches:\t1\n" % count
+        (folder / "status").write_bytes(b"Name:\t%b\n%b" % ("обработчик".encode()[:15], counts))
 
     switches = Switches(tmp_path)
     tell(7, 100)

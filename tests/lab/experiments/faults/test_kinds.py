@@ -311,7 +311,8 @@ def test_tree_has_all_descendants_but_zombies_and_the_init_of_a_container(
     monkeypatch.setattr(os, "listdir", lambda folder: [*map(str, STATS), "30", "self", "net"])
     monkeypatch.setattr(sys, "argv", ["-c", str(top)])
 
-    def read(path: str) -> StringIO:
+    def read(path: str, errors: str) -> StringIO:
+        assert errors == "replace"
         number = int(path.removeprefix("/proc/").removesuffix("/stat"))
         if number not in STATS:
             raise FileNotFoundError(path)
@@ -322,9 +323,11 @@ def test_tree_has_all_descendants_but_zombies_and_the_init_of_a_container(
     assert names["tree"] == tree
 
 
-# The scripts run on a tree of three processes: a parent and its two children.
+# The scripts run on a tree of three processes: a parent and its two children. The kernel cuts the parent's name at 15
+# bytes, which leaves half a letter: PR_SET_NAME, prctl(2).
 PARENT = """
-import subprocess, sys, time
+import ctypes, subprocess, sys, time
+ctypes.CDLL(None).prctl(15, "обработчик".encode())
 children = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
 print(*[child.pid for child in children], flush=True)
 sys.stdin.read()

@@ -151,7 +151,9 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = tmp_path / "proc" / str(pid) / "task" / str(pid)
         folder.mkdir(parents=True)
         (folder / "children").write_text(children)
-        (folder / "status").write_text(f"voluntary_ctxt_switches:\t{pid}00\nnonvoluntary_ctxt_switches:\t{pid}\n")
+        # The kernel cuts a name at 15 bytes, here in the middle of a letter.
+        counts = b"voluntary_ctxt_switches:\t%d00\nnonvoluntary_ctxt_switches:\t%d\n" % (pid, pid)
+        (folder / "status").write_bytes(b"Name:\t%b\n%b" % ("обработчик".encode()[:15], counts))
     for module in (switches, sampler):
         monkeypatch.setattr(module, "Path", lambda text: tmp_path / text.lstrip("/"))
     return tmp_path

@@ -245,18 +245,28 @@ def test_client_without_a_reply_has_a_sentence() -> None:
     assert "A got no reply: it broke." in explain(Analysis(recording))
 
 
-def test_sampler_without_the_right_to_system_calls_shows_states(tmp_path: Path) -> None:
-    (tmp_path / "stat").write_text("7 (a name) S 1 2 3")
+def test_sampler_without_the_right_to_system_calls_shows_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stat").write_bytes(b"7 (a name\xd0) S 1 2 3")
     file, fault = sampler.open_state(str(tmp_path))
     assert fault == "/proc/PID/syscall: No such file or directory: no system calls are seen"
-    assert os.pread(file, 100, 0).startswith(b"7 (a name)")
-    os.close(file)
+    assert os.pread(file, 100, 0).startswith(b"7 (a name\xd0)")
+    monkeypatch.setattr(sampler, "open_state", lambda root: (file, fault))
+    thread = sampler.Thread(os.getpid(), os.getpid())
+    thread.look()
+    assert thread.segments[-1][2] == "S"
+    thread.close()
 
 
 def test_sampler_sees_what_a_thread_waits_in() -> None:
     numbers = {"0", "63"}  # of read(2), here and on other machines
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    # The kernel cuts its name at 15 bytes, which leaves half a letter: PR_SET_NAME, prctl(2).
+    rename = 'import ctypes; ctypes.CDLL(None).prctl(15, "обработчик".encode()); print(flush=True); input()'
+    child = subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert child.stdout is not None
+        child.stdout.readline()
         seen = sampler.Sampler(child.pid)
         seen.look()
 
@@ -269,7 +279,7 @@ def test_sampler_sees_what_a_thread_waits_in() -> None:
     finally:
         child.kill()
         child.communicate()
-    assert [thread[:2] for thread in found["threads"]] == [[child.pid, child.pid]]
+    assert [thread[:3] for thread in found["threads"]] == [[child.pid, child.pid, "обработ\ufffd"]]
     assert found["look"] > 0
     json.dumps(found)
     seen.look()
