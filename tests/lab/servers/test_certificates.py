@@ -57,6 +57,28 @@ def test_new_model_renews_the_server_certificate_only(tmp_path: Path) -> None:
     assert shake(server_context(directory), client, "one")
 
 
+def test_certificate_for_a_new_model_ends_with_its_ca(tmp_path: Path) -> None:
+    """The CA stays. A later end would put off its renewal until after no client trusts it any more."""
+    directory = ensure_certificates(["one"], tmp_path / "tls")
+    expires = int(time.time()) + 30 * 86400
+    set_end(directory, expires)
+    ensure_certificates(["two"], directory)
+    assert json.loads((directory / "issued.json").read_text())["expires"] == expires
+    certificate = x509.load_pem_x509_certificate((directory / SERVER).read_bytes())
+    assert certificate.not_valid_after_utc.timestamp() == expires
+
+
+def test_names_are_noted_after_their_certificate(tmp_path: Path) -> None:
+    """After a renewal that has failed half-way, the next one must not take it for done."""
+    directory = ensure_certificates(["one"], tmp_path / "tls")
+    (directory / ".server.pem").mkdir()
+    with pytest.raises(LabError, match=r"server\.pem"):
+        ensure_certificates(["two"], directory)
+    (directory / ".server.pem").rmdir()
+    ensure_certificates(["two"], directory)
+    assert shake(server_context(directory), ssl.create_default_context(cafile=str(directory / CA)), "two")
+
+
 def test_client_certificate_stays_while_clients_may_read_it(tmp_path: Path) -> None:
     directory = ensure_certificates(["a"], tmp_path / "tls")
     client, server = (directory / CLIENT).read_bytes(), (directory / SERVER).read_bytes()
@@ -71,8 +93,7 @@ def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     before = (directory / SERVER).read_bytes()
     issued = directory / "issued.json"
     if defect == "expired":
-        issued.chmod(0o644)
-        issued.write_text(json.dumps(json.loads(issued.read_text()) | {"expires": 0}))
+        set_end(directory, 0)
     elif defect == "cut":
         issued.chmod(0o644)
         issued.write_text("{")
@@ -103,9 +124,7 @@ def test_certificate_is_renewed_a_week_before_its_end(tmp_path: Path, days: floa
     """A lab may be up for days: the certificate with which it starts must not expire meanwhile."""
     directory = ensure_certificates(["one"], tmp_path / "tls")
     before = (directory / CA).read_bytes(), (directory / SERVER).read_bytes()
-    issued = directory / "issued.json"
-    issued.chmod(0o644)
-    issued.write_text(json.dumps(json.loads(issued.read_text()) | {"expires": time.time() + days * 86400}))
+    set_end(directory, time.time() + days * 86400)
     ensure_certificates(["one"], directory)
     # The CA expires with it.
     assert ((directory / CA).read_bytes() != before[0], (directory / SERVER).read_bytes() != before[1]) == (
@@ -126,6 +145,13 @@ def test_certificates_pass_strict_verification(tmp_path: Path) -> None:
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("a_model", "localhost", "127.0.0.1", "::1"):
         assert shake(server, client, host)
+
+
+def set_end(directory: Path, expires: float) -> None:
+    """Note another end of the certificates, and of the CA, than theirs."""
+    issued = directory / "issued.json"
+    issued.chmod(0o644)
+    issued.write_text(json.dumps(json.loads(issued.read_text()) | {"expires": expires}))
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
