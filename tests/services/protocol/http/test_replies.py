@@ -158,18 +158,23 @@ def test_page_escapes_the_name_of_the_model(deliver: Callable[..., Outcome]) -> 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("path", ["/echo", "/ping"])
-def test_body_is_echoed_or_dropped(deliver: Callable[..., Outcome], framing: str, path: str) -> None:
+@pytest.mark.parametrize("closes", ["", "by its field", "by its number"])
+def test_body_is_echoed_or_dropped(deliver: Callable[..., Outcome], framing: str, path: str, closes: str) -> None:
+    """A close comes after all of it: of the last request that a connection may have, too."""
     body = b"0123456789" * 3
     method = "POST" if path == "/echo" else "GET"
+    fields = "Connection: close\r\n" if closes == "by its field" else ""
     if framing == "length":
-        request = ask(path, method, f"Content-Length: {len(body)}\r\n") + body
+        request = ask(path, method, f"{fields}Content-Length: {len(body)}\r\n") + body
     else:
         chunks = b"a\r\n0123456789\r\n14\r\n" + body[10:] + b"\r\n0\r\nA: b\r\n\r\n"
-        request = ask(path, method, "Transfer-Encoding: chunked\r\n") + chunks
-    outcome = deliver(request + PING)
-    first, second = read_replies(outcome.sent)
+        request = ask(path, method, f"{fields}Transfer-Encoding: chunked\r\n") + chunks
+    outcome = deliver(request + PING, limits=Limits(http_requests=1) if closes == "by its number" else None)
+    first, *others = read_replies(outcome.sent)
     assert (first.status, first.body) == (200, body if path == "/echo" else b"PONG\n")
-    assert second.body == b"PONG\n"
+    assert first.fields.get("connection") == ("close" if closes else None)
+    assert [other.body for other in others] == ([] if closes else [b"PONG\n"])
+    assert outcome.closed is bool(closes)
     assert ("transfer-encoding" in first.fields) == (framing == "chunked" and path == "/echo")
 
 
