@@ -1,4 +1,4 @@
-"""What is idle, in every model and over every stream: a slow reader is not, a reader that takes nothing is."""
+"""What is idle, in every model and over every stream: a slow client is not, a reader that takes nothing is."""
 
 import socket
 import time
@@ -47,11 +47,12 @@ def open_link(where: Address) -> socket.socket:
 
 @dataclass
 class Reader:
-    """A client that asks for a blob and reads it slowly."""
+    """A client that asks, and reads the reply slowly."""
 
     link: socket.socket
     kind: str
     goes_on: bool  # sends while it reads
+    rest: bytes = b""  # of its request: it sends a byte in each step
     got: bytearray = field(default_factory=bytearray)
     lost: str = ""
 
@@ -60,6 +61,10 @@ class Reader:
         if self.lost or len(self.got) == len(REPLIES[self.kind]):
             return False
         try:
+            if self.rest:
+                self.link.sendall(self.rest[:1])
+                self.rest = self.rest[1:]
+                return True
             data = self.link.recv(size)
             if self.goes_on:
                 self.link.sendall(b"!")  # a server that has closed its socket answers with a reset
@@ -69,13 +74,22 @@ class Reader:
         return bool(data)
 
 
-# "handing": the server has more than the kernel takes. "waiting": on a TCP socket the kernel has all of it, and the
-# server waits for the next request. "closing": it closes in stages.
-REQUESTS = {"handing": b"BLOB 5000000\r\n", "waiting": b"BLOB 1000000\r\n", "closing": b"BLOB 1000000\r\nQUIT\r\n"}
+# "typing": the server waits for the rest of the request. "handing": the server has more than the kernel takes.
+# "waiting": on a TCP socket the kernel has all of it, and the server waits for the next request. "closing": it closes
+# in stages.
+REQUESTS = {
+    "typing": b"PING ",
+    "handing": b"BLOB 5000000\r\n",
+    "waiting": b"BLOB 1000000\r\n",
+    "closing": b"BLOB 1000000\r\nQUIT\r\n",
+}
+TYPED = b"x" * (SLOW_STEPS - 2)
+RESTS = {"typing": TYPED + b"\r\n"}  # a byte for each step
 REPLIES = {
     "handing": blob(5_000_000),
     "waiting": blob(1_000_000) + b"+PONG\r\n",
     "closing": blob(1_000_000) + b"+OK\r\n",
+    "typing": b"$%d\r\n%b\r\n" % (len(TYPED), TYPED),
 }
 
 
@@ -99,8 +113,10 @@ def read_slowly(readers: list[Reader], pace: Pace, unit: float, steps: int = SLO
         time.sleep(STEP_UNITS * unit)
 
 
-def test_slow_reader_is_not_idle(start, unit: float, is_sequential: bool) -> None:
-    """It is served to the end: in mid-reply, while it is not asking, while the server closes, and in a drain."""
+def test_slow_client_is_not_idle(start, unit: float, is_sequential: bool) -> None:
+    """It is served to the end: in mid-request, in mid-reply, while it is not asking, while the server closes, and in a
+    drain.
+    """
     # Where the machine made the reader late, the server was right to close: then all is five times as slow.
     if not is_served_slowly(start, unit, is_sequential):
         assert is_served_slowly(start, 5 * unit, is_sequential), "the reader was late itself"
@@ -118,7 +134,7 @@ def is_served_slowly(start, unit: float, is_sequential: bool) -> bool:
             for transport, kind in ways:
                 link = stack.enter_context(open_link(server.address("command", transport)))
                 link.sendall(REQUESTS[kind])
-                readers.append(Reader(link, kind, goes_on=kind == "closing"))
+                readers.append(Reader(link, kind, goes_on=kind == "closing", rest=RESTS.get(kind, b"")))
             read_slowly(readers, pace, unit)
             for reader in readers:
                 if reader.kind == "waiting":
@@ -136,7 +152,7 @@ def is_served_slowly(start, unit: float, is_sequential: bool) -> bool:
             longest = max(longest, pace.longest)
             return readers
 
-        ways = [(transport, kind) for kind in ("waiting", "closing", "handing") for transport in STREAMS]
+        ways = [(transport, kind) for kind in ("typing", "waiting", "closing", "handing") for transport in STREAMS]
         if is_sequential:  # one after the other; the kinds differ in code, the transports hardly
             ways = [way for way in ways if way[0] == "tcp" or way[1] == "handing"]
             readers = [reader for way in ways for reader in converse([way], stop=way is ways[-1])]
