@@ -12,8 +12,9 @@ from services.models import asyncio_protocol, twisted_reactor
 from services.protocol import Limits
 from services.serving import twisted_sockets
 from services.serving.callbacks import Conversations
+from services.serving.idle import LOOKS
 from services.serving.listeners import Listener, open_listeners, parse_listens
-from services.serving.states import CLOSED
+from services.serving.states import CLOSED, READING
 from services.serving.twisted_sockets import Gate, reactor
 
 PEER = ("192.0.2.7", 4711)
@@ -109,6 +110,18 @@ def test_client_above_the_limit_is_refused_and_not_listened_to(
 def test_nothing_is_read_while_one_byte_is_left_to_send(make: Make, transport: Transport) -> None:
     make()
     assert ("set_write_buffer_limits", ("high", 0)) in transport.asked
+
+
+def test_client_that_takes_all_is_not_idle(make: Make) -> None:
+    """If it is faster than the server, the kernel holds nothing at any look, so only this shows that it takes."""
+    protocol = make()
+    is_asyncio = isinstance(protocol, asyncio_protocol.StreamProtocol)
+    (protocol.pause_writing if is_asyncio else protocol.pauseProducing)()
+    for _ in range(LOOKS):
+        assert not protocol.idle.is_idle(-1)
+    (protocol.resume_writing if is_asyncio else protocol.resumeProducing)()
+    assert not protocol.idle.is_idle(-1)
+    assert protocol.state is READING
 
 
 @pytest.mark.parametrize("make", ["twisted"], indirect=True)
