@@ -109,6 +109,14 @@ def test_client_refuses_foreign_ca_and_wrong_name(
         ask(serve(certificate))
 
 
+def test_certificate_has_to_be_for_the_name_that_was_asked_for_and_not_for_its_address(
+    serve: Callable[[str], Address],
+) -> None:
+    """As in a lab of containers, whose addresses are in no certificate."""
+    where = Address.parse(f"tls://localhost:{serve('name').port}")
+    assert ask_by_link(where) == b"+PONG\r\n"
+
+
 @pytest.mark.parametrize("certificate", ["foreign", "name"])
 def test_call_refuses_foreign_ca_and_wrong_name(serve: Callable[[str], Address], certificate: str) -> None:
     """`call` is used by the readiness probe and by `lab call`."""

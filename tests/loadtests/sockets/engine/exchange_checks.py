@@ -1006,6 +1006,24 @@ def test_small_request_does_not_wait_for_an_acknowledgement():
         connection.close()
 
 
+def test_certificate_has_to_be_for_the_name_that_was_asked_for_and_not_for_its_address():
+    """A client sends that name, and sends none if it expects an address, RFC 6066, section 3."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection, _ = make(ExchangeConnection, url="tls://a-model.test:1")
+        where = socket.AF_INET, server.getsockname()
+        connection.group.destination.addresses, connection.group.destination.preferred = [where], where
+        connection.loop.watched.clear()
+        connection.socket = None
+        connection.connect(NOW)
+        gevent.socket.wait_write(connection.fd)
+        connection.step(states.OUT, NOW)
+        assert tell(connection)[0] == "handshake"
+        with server.accept()[0] as accepted:
+            hello = accepted.recv(9999)
+        connection.close()
+    assert b"\0\x0ca-model.test" in hello
+
+
 def test_connection_is_closed_after_its_exchanges_and_rests_after_each():
     connection, narrow = make(ExchangeConnection, per_connection=3, pause=0.25)
     steps = []
