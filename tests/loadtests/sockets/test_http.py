@@ -143,6 +143,17 @@ def test_reply_of_more_than_64_kib_is_checked_and_not_learned(size: int, is_lear
     assert reader.raw == (reply if is_learned else b"")
 
 
+def test_replies_of_a_connection_are_counted_and_learned_one_by_one() -> None:
+    """Three of 30,000 bytes and more: together they are over 64 KiB."""
+    body = bytes(30_000)
+    reply = _HEAD + b"Content-Length: 30000\r\n\r\n" + body
+    reader = ReplyReader()
+    for _ in range(3):
+        reader.begin(body)
+        assert reader.feed(reply)
+        assert (reader.received, reader.raw) == (len(reply), reply)
+
+
 def test_size_of_a_chunk_is_hexadecimal(size: int) -> None:
     body = bytes(range(97, 123))
     _, done = _read(_CHUNKED + b"1a\r\n" + body + b"\r\n0\r\n\r\n", size, body)
