@@ -67,13 +67,18 @@ def test_labels_of_a_model_are_read(tmp_path: Path) -> None:
 
 
 def test_address_without_a_port_has_that_of_its_service(tmp_path: Path) -> None:
-    services = "lab.services: 'echo=tcp://other, command=unix:///s, greet=tcp://other:99'\n      lab.family"
+    services = (
+        "lab.services: 'echo=tcp://other echo=tls://other, command=unix:///s, greet=tcp://other:99 http=tls://other'"
+        "\n      lab.family"
+    )
     catalogue = Catalogue.load(write(tmp_path, MODEL.replace("lab.family", services)))
-    assert {item.service: item.address for item in catalogue.listeners_of("mine")} == {
-        "echo": "tcp://other:7",
-        "command": "unix:///s",
-        "greet": "tcp://other:99",
-    }
+    assert [(item.service, item.address) for item in catalogue.listeners_of("mine")] == [
+        ("greet", "tcp://other:99"),
+        ("echo", "tcp://other:7"),
+        ("echo", "tls://other:7007"),
+        ("command", "unix:///s"),
+        ("http", "tls://other:8443"),
+    ]
 
 
 def test_what_is_not_said_of_a_model_is_not_so() -> None:

@@ -87,6 +87,21 @@ def test_client_certificate_stays_while_clients_may_read_it(tmp_path: Path) -> N
     assert (directory / SERVER).read_bytes() != server
 
 
+def test_certificate_for_more_names_ends_with_the_ca_that_stays(tmp_path: Path) -> None:
+    directory = ensure_certificates(["a"], tmp_path / "tls")
+    issued = directory / "issued.json"
+    # As of a CA that is ten days from its end.
+    expires = int(time.time()) + 10 * 86_400
+    issued.chmod(0o644)
+    issued.write_text(json.dumps({"names": json.loads(issued.read_text())["names"], "expires": expires}))
+    authority = (directory / CA).read_bytes()
+    ensure_certificates(["b"], directory)
+    assert (directory / CA).read_bytes() == authority
+    assert json.loads(issued.read_text())["expires"] == expires
+    server = x509.load_pem_x509_certificate((directory / SERVER).read_bytes())
+    assert server.not_valid_after_utc.timestamp() == expires
+
+
 @pytest.mark.parametrize("defect", ["expired", "cut", "no UTF-8", CA, "ca.key.pem", SERVER, CLIENT, "issued.json"])
 def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     directory = ensure_certificates(["one"], tmp_path / "tls")
