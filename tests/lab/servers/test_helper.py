@@ -139,3 +139,14 @@ def test_program_that_does_not_end_is_given_up() -> None:
     with helpers.start("the sleeper", ["sleep", "60"]) as helper:
         assert helper.finish(0.1) is None
     assert helper.process.poll() == -15
+
+
+def test_program_that_has_ended_with_a_message_unread_gives_its_exit_code() -> None:
+    """The message stays in the buffer of its stdin, and the close would write it once more."""
+    helpers = Processes("t-helper", Catalogue.load()).helpers
+    with helpers.start("the quitter", ["sh", "-c", "exit 3"]) as helper:
+        assert helper.process.wait(30.0) == 3
+        helper.tell(Ask(1))
+        assert helper.finish(30.0) == 3
+        helper.tell(Ask(2))  # to a stdin that is closed
+        assert helper.describe_end() == "exit code 3; it said nothing"
