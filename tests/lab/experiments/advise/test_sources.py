@@ -56,6 +56,28 @@ def test_failing_rows_reach_the_advice(bench, make_plan, make_measurement) -> No
     assert known == {"plain_socket": failing.reason, "asyncio_streams": None}
 
 
+@pytest.mark.parametrize(
+    ("workloads", "cost", "base"),
+    [(("session", "ping"), 40e-6, 15 * MIB), (("ping", "session"), 40e-6, 15 * MIB), (("ping",), 90e-6, 33 * MIB)],
+    ids=["both", "both, ping first", "only ping"],
+)
+def test_facts_are_those_of_sessions_or_else_of_pings(
+    workloads: tuple[str, ...], cost: float, base: int, bench, make_plan, make_measurement
+) -> None:
+    pings = {"server_cpu_us": 90.0, "memory_bytes": 33 * MIB}
+    bench.answer = lambda model, scenario, users, rate: make_measurement(
+        users=users, **({} if "session" in scenario else pings)
+    )
+    plan = make_plan(models=("asyncio_streams",), workloads=workloads)
+    run = bench.begin(plan)
+    bench.measure(run, plan)
+    found = _read_findings(read_findings(run), "asyncio_streams", 0.99)
+    costs: Any = found["costs"]
+    assert costs
+    assert [each for _, each in costs] == [about(cost)] * len(costs)
+    assert found["base_bytes"] == base
+
+
 def test_request_costs_more_at_a_lower_rate() -> None:
     known = replace(LOOP, costs=((1_000.0, 40e-6), (5_000.0, 20e-6)))
     assert [known.cost(rate) for rate in (100.0, 1_000.0, 3_000.0, 5_000.0, 9_000.0)] == [
