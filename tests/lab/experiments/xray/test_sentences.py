@@ -36,6 +36,13 @@ def test_client_without_a_reply_is_named_with_its_reason() -> None:
     assert explain(Analysis(recording)) == ["C had its reply after 0.5 ms.", "A got no reply: connection refused."]
 
 
+def test_reply_takes_from_the_first_piece_of_its_request() -> None:
+    recording = make_recording([make_process(1, [QUICK])], (("C", 5.0, 6.5),))
+    (client,) = recording.clients
+    recording = replace(recording, clients=(replace(client, sent=(5_000_000, 6_000_000)),))
+    assert explain(Analysis(recording))[0] == "C had its reply after 1.5 ms."
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "said"),
     [
