@@ -150,9 +150,13 @@ class Window:
         self._parts.append(Part.decode(msg.data))
 
     def _miss_counts(self, environment: Environment, **_: object) -> None:
-        if not self._parts:
-            # Locust says nothing if its last worker misses heartbeats: it was lost, or too busy to send them.
-            sys.stderr.write(f"no counts: {'; '.join(find_disturbances([], self._expected))}\n")
+        whole = [part for part in self._parts if part.stalled is not None]
+        if not any(part.groups for part in whole):
+            # Locust says nothing if its last worker misses heartbeats (it was lost, or too busy to send them), and
+            # takes a load for complete whose users have not started.
+            reasons = [*find_disturbances(self._parts, self._expected)]
+            reasons += ["no user had started when the window ended"] if whole else []
+            sys.stderr.write(f"no counts: {'; '.join(reasons)}\n")
             environment.process_exit_code = 1
 
     def _write(self, **_: object) -> None:

@@ -53,10 +53,10 @@ def test_rate_of_an_open_loop_is_shared_by_all_workers(backend):
     # If each worker sent the whole rate, twice as much would be due.
     before = _children()
     steady = find_preset("open_steady").change(users=8, duration=2, rate=400)
-    # On a busy machine, users may be late: not three times.
-    for _ in range(3):
+    # On a busy machine, users may be late, and what is due is less then: not five times.
+    for _ in range(5):
         found = measure(backend, CATALOGUE[MODEL], steady, workers=2)
-        if found.load.users >= 5:
+        if found.load.users >= 5 and (found.load.asked_rate or 0) >= 360:
             break
     assert found.load.generators == 2
     # Four users each; one may be late. If each worker had all of them, there would be 16.

@@ -285,8 +285,26 @@ def test_window_without_counts_says_who_is_missing(window, capsys, runner, expec
     assert capsys.readouterr().err == missing
 
 
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        (Part(5.0, 0.0, None, 0.0, ()), "no user had started when the window ended"),
+        # It heard of the end only.
+        (
+            Part(5.0, 0.0, None, None, (Group(ONE, 1, Tally(), 0, 0, Counter()),)),
+            "1 of 1 load generators did not take part in the whole window; 1 load generator joined during the window",
+        ),
+    ],
+)
+def test_window_whose_counts_give_no_result_says_why(window, capsys, part, why):
+    found = window(Runner(), then=[part])
+    found.window._measure()
+    found.window._miss_counts(found.environment)
+    assert (found.environment.process_exit_code, capsys.readouterr().err) == (1, f"no counts: {why}\n")
+
+
 def test_window_with_counts_says_nothing(window, capsys):
-    found = window(Runner(), then=[Part(5.0, 0.0, None, 0.0, ())])
+    found = window(Runner(), then=[Part(5.0, 0.0, None, 0.0, (Group(ONE, 1, Tally(), 0, 0, Counter()),))])
     found.window._measure()
     found.window._miss_counts(found.environment)
     assert (found.environment.process_exit_code, capsys.readouterr().err) == (0, "")
