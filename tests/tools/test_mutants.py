@@ -1,6 +1,7 @@
 """The mutation runner: which faults it plants, and what it says of each."""
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -239,6 +240,69 @@ def test_functions_in_a_table_are_replaced(project: Path) -> None:
         f": 5 [5 -> 10 in: {table}]": "killed",
         f": 1 [1 -> 2 in: {table}]": "survived",
     }
+
+
+VALUES = """import re
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class State(Enum):
+    IDLE = 5
+    BUSY = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    state: State
+
+
+def make():
+    return 7
+
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "right"),
+    [
+        ("VALUE = State(5)", "VALUE is State.IDLE"),
+        ("VALUE = re.compile('A{%d}' % 5)", "VALUE.fullmatch('AAAAA')"),
+        ("VALUE = Path('/a/b/c/d/e/f/g/h/i/j/k/l').parents[5]", "VALUE == Path('/a/b/c/d/e/f')"),
+        ("VALUE = {'idle': State(5), 'busy': State.BUSY}", "VALUE['idle'] is State.IDLE"),
+        ("VALUE = {State.IDLE: 5}", "VALUE == {State.IDLE: 5}"),
+        ("VALUE = {'make': make, 'least': 5}", "VALUE == {'make': make, 'least': 5}"),
+        ("VALUE = [make, 5]", "VALUE == [make, 5]"),
+        ("VALUE = (Task(State.IDLE), 5)", "VALUE == (Task(State.IDLE), 5)"),
+        ("VALUE = Task(State(5))", "VALUE == Task(State.IDLE)"),
+        ("class VALUE:\n    STATE = State(5)", "VALUE.STATE is State.IDLE"),
+        ("class VALUE:\n    PATTERN = re.compile('A{%d}' % 5)", "VALUE.PATTERN.fullmatch('AAAAA')"),
+        ("class VALUE(Enum):\n    IDLE = 5", "VALUE.IDLE.value == 5"),
+        ("VALUE = None if 5 < 6 else 7", "VALUE is None"),
+    ],
+)
+def test_value_of_any_kind_is_planted_where_it_is_used(
+    statement: str, right: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is of the classes that the right code has made: otherwise each test of it would notice every fault."""
+    (tmp_path / "values.py").write_text(VALUES + statement)
+    (tmp_path / "user.py").write_text(
+        "from pathlib import Path\nfrom values import VALUE, State, Task, make\n\n\n"
+        f"def is_right():\n    return {right}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("values", "user"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    user = importlib.import_module("user")
+    assert user.is_right()
+    *_, mutant = (each for each in find_mutants(tmp_path / "values.py", tmp_path) if each.change.startswith("5 -> 10"))
+    session.put_in_place(mutant, tmp_path)
+    assert user.VALUE is sys.modules["values"].VALUE
+    assert not user.is_right()
+    for name in ("values", "user"):
+        del sys.modules[name]
 
 
 TABLE = """from collections.abc import Callable

@@ -277,10 +277,12 @@ def put_in_place(mutant: Mutant, root: Path) -> None:
     """
     path = root / mutant.module
     module, faulty = _execute(plant(path, mutant.number), path, root)
-    moved: set[tuple[int, str]] = set()
     for key, new in list(vars(faulty).items()):
         if not key.startswith("__") and key in vars(module):
-            _move(vars(module)[key], new, module, key, moved)
+            old = vars(module)[key]
+            found = _move(old, new, module)
+            if found is not old:
+                _rename(key, old, found, module)
 
 
 def _execute(tree: ast.Module, path: Path, root: Path) -> tuple[types.ModuleType, types.ModuleType]:
@@ -299,42 +301,33 @@ def _execute(tree: ast.Module, path: Path, root: Path) -> tuple[types.ModuleType
     return module, made
 
 
-def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tuple[int, str]]) -> None:
+def _move(old: Any, new: Any, module: types.ModuleType) -> Any:
+    """Give what stands in the place of what the right code has made: the same object, changed, or a faulty value."""
     name = module.__name__
-    # By its name as well: two constants of the same value are one object.
-    if old is new or (id(old), key) in moved:
-        return
-    moved.add((id(old), key))
+    if old is new:
+        return old
     new = _adopt(new, module)
     if isinstance(old, type):
         if old.__module__ == name:
             for attribute, value in list(vars(new).items()):
-                _move_attribute(old, attribute, value, module, moved)
-        return
+                _move_attribute(old, attribute, value, module)
+        return old
     function = _function_in(old)
     if function is not None:
         if function.__module__ == name:
             _move_function(function, _function_in(new))
-        return
-    if isinstance(new, types.ModuleType) or _is_same(old, new):
-        return
+        return old
     if isinstance(old, dict) and isinstance(new, dict):
-        if old.keys() == new.keys() and any(_is_made_in(name, value) for value in old.values()):
-            for item, value in old.items():
-                _move(value, new[item], module, key, moved)
-        elif not _holds_code(new, name):
-            old.clear()
-            old.update(new)
-        return
-    if (
-        isinstance(old, tuple | list)
-        and isinstance(new, tuple | list)
-        and len(old) == len(new)
-        and any(_is_made_in(name, value) for value in old)
-    ):
-        for place, (value, other) in enumerate(zip(old, new, strict=True)):
-            _move(value, other, module, f"{key}[{place}]", moved)
-        return
+        # Others hold it too.
+        items = {key: _move(old[key], value, module) if key in old else value for key, value in new.items()}
+        old.clear()
+        old.update(items)
+        return old
+    if type(old) is type(new) and type(old) in (tuple, list) and len(old) == len(new):
+        moved = [_move(value, other, module) for value, other in zip(old, new, strict=True)]
+        if all(value is other for value, other in zip(old, moved, strict=True)):
+            return old
+        return type(old)(moved)
     is_made_here = type(old).__module__ == name and type(new).__name__ == type(old).__name__
     if dataclasses.is_dataclass(old) and (is_made_here or type(new) is type(old)):
         # An object that others hold too: it stays, and gets the values of the faulty one.
@@ -343,16 +336,20 @@ def _move(old: Any, new: Any, module: types.ModuleType, key: str, moved: set[tup
             function = _function_in(getattr(old, item.name))
             if function is not None and function.__module__ == name:
                 _move_function(function, _function_in(value))
-            elif _is_plain(value) or dataclasses.is_dataclass(value):
+            elif _is_value(value) or dataclasses.is_dataclass(value):
                 object.__setattr__(old, item.name, value)
-        return
-    if _is_plain(new):
-        vars(module)[key] = new
-        for other in list(sys.modules.values()):
-            names = getattr(other, "__dict__", None)
-            # A number of the same name in another module may be the same object: is it imported there?
-            if isinstance(names, dict) and names.get(key) is old and key in _list_imported(other):
-                names[key] = new
+        return old
+    return new if _is_value(new) and not _is_same(old, new) else old
+
+
+def _rename(key: str, old: Any, new: Any, module: types.ModuleType) -> None:
+    """Put a value under a name of a module, and of those that have imported it from there."""
+    vars(module)[key] = new
+    for other in list(sys.modules.values()):
+        names = getattr(other, "__dict__", None)
+        # A number of the same name in another module may be the same object: is it imported there?
+        if isinstance(names, dict) and names.get(key) is old and key in _list_imported(other):
+            names[key] = new
 
 
 @functools.cache
@@ -366,15 +363,7 @@ def _list_imported(module: types.ModuleType) -> frozenset[str]:
     return frozenset(alias.asname or alias.name for node in imports for alias in node.names)
 
 
-def _is_made_in(name: str, value: Any) -> bool:
-    """Whether a value is an object of a class of this module, or a function that is written there."""
-    function = _function_in(value)
-    return type(value).__module__ == name or (function is not None and function.__module__ == name)
-
-
-def _move_attribute(
-    owner: type, attribute: str, new: Any, module: types.ModuleType, moved: set[tuple[int, str]]
-) -> None:
+def _move_attribute(owner: type, attribute: str, new: Any, module: types.ModuleType) -> None:
     old = vars(owner).get(attribute)
     if isinstance(old, property) and isinstance(new, property):
         for part in ("fget", "fset", "fdel"):
@@ -382,12 +371,14 @@ def _move_attribute(
                 _move_function(getattr(old, part), getattr(new, part))
     elif isinstance(old, type) and isinstance(new, type):
         for inner, value in list(vars(new).items()):
-            _move_attribute(old, inner, value, module, moved)
+            _move_attribute(old, inner, value, module)
+    elif isinstance(old, enum.Enum) and isinstance(old, owner):
+        old._value_ = new._value_  # a member cannot be replaced
     elif attribute == "__dataclass_fields__" and isinstance(old, dict):
         old.update(new)  # their metadata is read from here
     elif (function := _function_in(old)) is not None:
         _move_function(function, _function_in(new))
-    elif not attribute.startswith("__") and _is_plain(new) and not _is_same(old, new):
+    elif not attribute.startswith("__") and _is_value(new) and not _is_same(old, new):
         setattr(owner, attribute, _adopt(new, module))
 
 
@@ -439,14 +430,11 @@ def _move_function(old: types.FunctionType, new: types.FunctionType | None) -> N
     old.__defaults__, old.__kwdefaults__ = new.__defaults__, new.__kwdefaults__
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, int | float | str | bytes | tuple | list | set | frozenset | dict | type(None)) and (
-        not hasattr(value, "__dict__")
-    )
-
-
-def _holds_code(value: dict[Any, Any], name: str) -> bool:
-    return any(getattr(item, "__module__", None) == name for item in value.values())
+def _is_value(value: Any) -> bool:
+    """Whether an object is what it equals, as a number, a pattern or a member of an enum is: another can replace it."""
+    if value is None or isinstance(value, enum.Enum):
+        return True
+    return any("__eq__" in vars(kind) for kind in type(value).__mro__[:-1])
 
 
 def _is_same(old: Any, new: Any) -> bool:
