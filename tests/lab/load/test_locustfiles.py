@@ -10,8 +10,19 @@ import pytest
 
 from lab.base.errors import LabError
 from lab.base.messages import encode
-from lab.load.locustfiles import Step, choose_host, choose_tags, find_failures, name_files, place, read_steps
+from lab.load import locustfiles
+from lab.load.locustfiles import (
+    Step,
+    choose_host,
+    choose_tags,
+    find_failures,
+    name_files,
+    place,
+    read_steps,
+    run_headless,
+)
 from lab.load.messages import LoadFailure
+from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Listener
 
 CATALOGUE = Catalogue.load()
@@ -119,3 +130,42 @@ def test_other_output_is_not_taken_for_the_result() -> None:
     result = json.dumps([{**ENTRY, "response_times": {}}])
     (step,) = read_steps(finished(f"[mine] starts\n[mine] goes on\n{result}\nType     Name  # reqs\n"), 1.0)
     assert step.taken == 100
+
+
+@pytest.mark.parametrize(
+    ("chosen", "workers", "environ"), [({}, 0, {}), ({"workers": 2, "environ": {"A": "b"}}, 2, {"A": "b"})]
+)
+def test_users_run_for_a_time_and_their_failures_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    chosen: dict[str, Any],
+    workers: int,
+    environ: dict[str, str],
+) -> None:
+    given: dict[str, Any] = {}
+
+    def run_generator(helpers: object, arguments: list[str], **options: object) -> Completed:
+        given.update(options, arguments=arguments)
+        result = json.dumps([{**ENTRY, "response_times": {}}])
+        # A failure of a single process is on stderr; with workers, all of it is on stdout.
+        said = [encode(LoadFailure(text)) for text in ("first", "second")]
+        return Completed([], 1, f"{said[1]}\n{result}\n", f"{said[0]}\n")
+
+    monkeypatch.setattr(locustfiles, "run_generator", run_generator)
+    helpers: Any = None
+    (step,) = run_headless(helpers, ["-f", "x"], ["FtpUser"], 7, 2.5, **chosen)
+    assert step.rate == 40.0
+    assert capsys.readouterr() == ("", "lab: first\nlab: second\n")
+    assert given.pop("arguments") == [
+        *("-f", "x", "FtpUser", "--headless", "--json", "--users", "7", "--spawn-rate", "7", "--run-time", "2.5s"),
+        *("--stop-timeout", "15", "--loglevel", "ERROR"),
+    ]
+    # The last steps may take a while after their time.
+    assert given == {"workers": workers, "environ": environ, "timeout": 62.5, "worker_arguments": ["-f", "x"]}
+
+
+def test_locust_that_fails_is_quoted_with_its_last_lines() -> None:
+    output = "".join(f"line {number}\n" for number in range(20))
+    with pytest.raises(LabError) as raised:
+        read_steps(finished(output, 2), 1.0)
+    assert str(raised.value).splitlines()[1:] == [f"  line {number}" for number in range(5, 20)]
