@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,18 @@ from typing import Any
 import pytest
 
 from lab.base.errors import EngineAwayError, LabError, NotReadyError
+from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
+from lab.servers.docker import compose as compose_module
 from lab.servers.docker import containers
-from lab.servers.docker.cleanup import PROJECT_LABEL, purge
+from lab.servers.docker.cleanup import PROJECT_LABEL, find_projects, purge
+from lab.servers.docker.command import read_lines
 from lab.servers.docker.compose import Changes, Compose
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.describe import read_engine
 from lab.servers.docker.images import build_images, find_images, read_inputs, remove_images
 from lab.servers.readiness import Outcome
-from lab.servers.runtime import find_mark
+from lab.servers.runtime import find_mark, find_stamps
 from tests.support.docker_client import put_docker
 from tests.support.fakes import FakeHelper, set_clock
 
@@ -108,6 +112,10 @@ def test_compose_reads_the_files_of_the_catalogue_and_nothing_else(compose: Comp
     assert compose.command() == usual
     assert compose.command("-", "b.yaml") == [*usual, "--file", "-", "--file", "b.yaml"]
     assert (compose.network, compose.name_model(MODEL)) == ("mine_lab", f"mine-{MODEL}-1")
+    environ = compose.environ()
+    assert environ["LAB_TLS_CLIENT_CA"] == ""
+    assert "BUILDX_BUILDER" not in environ  # which a build has
+    assert "BUILDX_BUILDER" in compose.environ(for_build=True)
 
 
 @pytest.mark.parametrize(("mutual_tls", "ca"), [(False, ""), (True, "/run/secrets/tls_ca")])
@@ -128,6 +136,20 @@ def test_containers_start_from_images_that_exist_with_the_limits_of_the_environm
     (line,) = compose.up(["shell", MODEL], mutual_tls=False)
     assert json.loads(line) == {"services": {"shell": {}, MODEL: {"environment": {"LAB_MAX_LINE": "9"}}}}
     assert asked()[0].endswith(f" --file - up --detach --no-build --quiet-pull shell {MODEL}")
+
+
+def test_start_takes_two_minutes_at_most(compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_docker(monkeypatch, tmp_path, {})
+    clock = set_clock(monkeypatch, tmp_path, compose_module)
+    deadlines: list[float] = []
+
+    def read(process: "subprocess.Popen[bytes]", deadline: float) -> Iterator[str | None]:
+        deadlines.append(deadline)
+        return read_lines(process, math.inf)
+
+    monkeypatch.setattr(compose_module, "read_lines", read)
+    assert list(compose.up([MODEL], mutual_tls=False)) == []
+    assert deadlines == [clock.now + 120.0]
 
 
 def test_failed_start_is_an_error_with_its_reason(
@@ -338,6 +360,19 @@ def test_engine_is_described_by_its_versions(
     assert read_engine() == said
 
 
+def test_engine_that_does_not_answer_is_asked_for_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each record of a run describes it."""
+    limits: list[float] = []
+
+    def hang(*arguments: str, timeout: float = math.inf) -> Completed:
+        limits.append(timeout)
+        raise LabError("it took longer")
+
+    monkeypatch.setattr("lab.servers.docker.describe.run_docker", hang)
+    assert read_engine() is None
+    assert limits == [10.0, 10.0]
+
+
 def test_only_what_is_being_created_was_not_there_before() -> None:
     """An interrupted Compose never says that it has created something."""
     changes = Changes()
@@ -483,6 +518,19 @@ def test_what_cannot_be_removed_is_an_error_with_its_reason(monkeypatch: pytest.
         purge("mine")
 
 
+def test_projects_are_those_that_have_a_container_a_network_or_a_volume(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers: dict[str, str | int] = {
+        # Also one that has ended.
+        "container ls --all --filter label=lab.model ": f"a=b,{PROJECT_LABEL}=c,d=e\n{PROJECT_LABEL}=b,a=b\n",
+        "network ls --filter label=lab.part ": f"a=b,{PROJECT_LABEL}=d\n{PROJECT_LABEL}=b\n",
+        "volume ls --filter label=lab.part ": f"my{PROJECT_LABEL}=no,{PROJECT_LABEL}=a\n",
+    }
+    put_docker(monkeypatch, tmp_path, answers)
+    assert find_projects() == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize("kind", ["container", "network", "volume"])
 def test_project_is_removed_until_nothing_of_it_is_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
@@ -491,6 +539,11 @@ def test_project_is_removed_until_nothing_of_it_is_left(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     left, tried = tmp_path / "left", tmp_path / "tried"
     left.touch()
+    # What is noted about it, and the folder of all projects, which has nothing else.
+    notes = (find_mark("mine"), find_stamps("mine"))
+    notes[0].parent.mkdir()
+    for note in notes:
+        note.touch()
     before = (
         f'case "$*" in "{kind} ls --quiet"*) [ -e {left} ] && echo 1; exit 0 ;; "{kind} rm"*) '
         f'[ -e {tried} ] && /bin/rm {left} && exit 0; : > {tried}; echo "it is in use" >&2; exit 1 ;; esac'
@@ -498,6 +551,7 @@ def test_project_is_removed_until_nothing_of_it_is_left(
     asked = put_docker(monkeypatch, tmp_path, {}, before=before)
     assert purge("mine")
     assert not left.exists()
+    assert not notes[0].parent.exists()
     assert len([line for line in asked() if line.startswith(f"{kind} rm ")]) == 2
 
 

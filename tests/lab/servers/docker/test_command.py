@@ -3,13 +3,17 @@
 import math
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lab.base import interrupts
 from lab.base.errors import EngineAwayError, LabError
-from lab.servers.docker.command import end, last_words, open_process, read_lines, run_docker
+from lab.engine import EngineError
+from lab.servers.backend import Completed
+from lab.servers.docker.command import call, end, last_words, make_environ, open_process, read_lines, run_docker
 from tests.support.docker_client import put_docker
 
 
@@ -26,9 +30,13 @@ def test_output_is_not_read_after_the_deadline() -> None:
     end(process)
 
 
-def test_quiet_process_gives_the_reader_a_turn() -> None:
-    process = open_process(["/bin/sleep", "60"], environ={})
-    assert next(read_lines(process, math.inf, quiet_seconds=0.01)) is None
+def test_quiet_process_gives_the_reader_a_turn_and_is_read_on(tmp_path: Path) -> None:
+    script = f"until [ -e {tmp_path}/on ]; do /bin/sleep 0.01; done; echo a"
+    process = open_process(["/bin/sh", "-c", script], environ={})
+    lines = read_lines(process, math.inf, quiet_seconds=0.01)
+    assert next(lines) is None
+    (tmp_path / "on").touch()
+    assert list(filter(None, lines)) == ["a"]
     end(process)
 
 
@@ -36,6 +44,7 @@ def test_process_is_ended_only_if_its_output_goes_on() -> None:
     process = open_process(["/bin/sleep", "20"], environ={})
     end(process)
     assert process.returncode == -signal.SIGTERM
+    end(process)  # as at the end of several blocks
     process = open_process(["/bin/sh", "-c", "exec >/dev/null 2>&1; /bin/sleep 0.1; exit 3"], environ={})
     assert list(read_lines(process, math.inf)) == []
     end(process)
@@ -108,3 +117,41 @@ def test_output_that_is_no_text_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp
     process = open_process(["docker", "ps"])
     assert list(filter(None, read_lines(process, math.inf))) == ["a\ufffd", "b\ufffd"]
     end(process)
+
+
+@pytest.mark.parametrize(
+    ("run", "read"), [(call, ""), (partial(call, interactive=True), "typed")], ids=["usual", "interactive"]
+)
+def test_command_reads_what_is_typed_only_if_it_is_interactive(
+    tmp_path: Path, run: Callable[..., Completed], read: str
+) -> None:
+    (tmp_path / "typed").write_text("typed")
+    ours = os.dup(0)
+    with (tmp_path / "typed").open() as typed:
+        os.dup2(typed.fileno(), 0)
+    try:
+        done = run(["/bin/cat"], capture=True)
+    finally:
+        os.dup2(ours, 0)
+        os.close(ours)
+    assert done.stdout == read
+
+
+def test_output_of_a_command_is_shown_unless_it_is_captured(capfd: pytest.CaptureFixture[str]) -> None:
+    done = call(["/bin/sh", "-c", "echo shown; echo too >&2"])
+    assert not isinstance(done.stdout, str)
+    assert not isinstance(done.stderr, str)
+    assert capfd.readouterr() == ("shown\n", "too\n")
+
+
+def test_settings_of_the_client_are_those_of_a_build_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "BUILDX_BUILDER" not in make_environ()
+    assert "BUILDX_BUILDER" in make_environ(for_build=True)
+
+    # Those that cannot be written are an error.
+    def refuse(*, for_build: bool) -> dict[str, str]:
+        raise EngineError("no space", "free some")
+
+    monkeypatch.setattr("lab.servers.docker.command.make_client_environ", refuse)
+    with pytest.raises(LabError, match=r"^no space: free some$"):
+        make_environ()
