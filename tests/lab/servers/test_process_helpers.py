@@ -1,17 +1,21 @@
 """Programs of the lab as processes: what they get, what they say, and their end."""
 
+import random
 import signal
+import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab.base.errors import LabError
 from lab.base.paths import ROOT
+from lab.servers import process_helpers
 from lab.servers.catalogue import Catalogue
-from lab.servers.process_helpers import ProcessHelpers
+from lab.servers.process_helpers import ProcessHelpers, find_port
 from tests.support.waiting import wait_until
 
 SAYS = ["-c", "import os, sys; print(os.environ.get('A'), os.environ['LAB_RUNTIME'], *sys.argv[1:], flush=True)"]
@@ -81,3 +85,74 @@ def test_program_runs_in_the_folder_of_the_project(helpers: ProcessHelpers) -> N
     with helpers.start("it", ["/bin/sh", "-c", "pwd"]) as helper:
         assert helper.process.wait(60) == 0
         assert helper.output() == f"{ROOT}\n"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "started"),
+    [(["python", "-m", "a.b", "x"], ["-m", "a.b", "x"]), (["locust", "-f", "x"], ["-m", "locust", "-f", "x"])],
+)
+def test_service_is_started_by_the_python_of_the_lab(tmp_path: Path, entrypoint: list[str], started: list[str]) -> None:
+    """A command of a package may not be in PATH."""
+    catalogue: Any = SimpleNamespace(entrypoint=lambda service: {"it": entrypoint}[service])
+    assert ProcessHelpers(tmp_path, catalogue)._module_of("it") == started
+
+
+@pytest.mark.parametrize(("shell", "found"), [("/bin/odd", "/bin/odd"), (None, "sh")])
+def test_shell_is_that_of_the_user(
+    helpers: ProcessHelpers, monkeypatch: pytest.MonkeyPatch, shell: str | None, found: str
+) -> None:
+    monkeypatch.delenv("SHELL", raising=False)
+    if shell:
+        monkeypatch.setenv("SHELL", shell)
+    assert helpers.find_shell() == found
+
+
+class Chosen:
+    """Stands for a source of random numbers: it chooses one port, and notes among which."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.offered: list[list[int]] = []
+
+    def choice(self, ports: list[int]) -> int:
+        self.offered.append(ports)
+        return self.port
+
+
+@pytest.fixture
+def given_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the kernel says which ports it gives to programs."""
+    monkeypatch.setattr(process_helpers, "_GIVEN_PORTS", tmp_path / "ports")
+    return tmp_path / "ports"
+
+
+def test_port_is_free_and_none_that_the_kernel_gives_to_others(
+    helpers: ProcessHelpers, monkeypatch: pytest.MonkeyPatch, given_ports: Path
+) -> None:
+    given_ports.write_text("20000\t30000\n")
+    chosen = Chosen(0)  # of which the kernel makes a free one
+    monkeypatch.setattr(random, "SystemRandom", lambda: chosen)
+    host, port = helpers.choose_bind(5557)
+    assert (host, port > 0) == ("127.0.0.1", True)
+    assert chosen.offered == [[*range(10_000, 20_000), *range(30_001, 65_536)]]
+    # One that the user has chosen is taken as it is.
+    assert helpers.choose_bind(5557, local=7) == ("127.0.0.1", 7)
+    assert helpers.choose_bind(5557, local=0) == ("127.0.0.1", 0)
+    assert len(chosen.offered) == 1
+
+
+@pytest.mark.parametrize(("given", "tries"), [("20000 30000\n", 100), ("10000 65535\n", 0)])
+def test_port_is_one_that_the_kernel_gives_if_no_other_is_free(
+    monkeypatch: pytest.MonkeyPatch, given_ports: Path, given: str, tries: int
+) -> None:
+    given_ports.write_text(given)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        chosen = Chosen(taken.getsockname()[1])
+        monkeypatch.setattr(random, "SystemRandom", lambda: chosen)
+        assert find_port() not in (0, chosen.port)
+    assert len(chosen.offered) == tries
+
+
+def test_output_is_shown_unless_it_is_captured(helpers: ProcessHelpers, capfd: pytest.CaptureFixture[str]) -> None:
+    helpers.run(["/bin/sh", "-c", "echo shown; echo too >&2"])
+    assert capfd.readouterr() == ("shown\n", "too\n")

@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import hashlib
 import json
 import re
 import select
@@ -136,6 +137,8 @@ class TestRegistry:
         assert (exhibit.python2, exhibit.python3, exhibit.gone_since) == (("old", "older"), (), "3.13")
         assert (exhibit.instead, exhibit.servers) == ("something newer", ("gallery_web",))
         assert exhibit.code == "code = 1\n"
+        # The recordings have it, so it stays as it is.
+        assert exhibit.digest == hashlib.sha256(b"code = 1\n").hexdigest()[:16]
         other = read_exhibit("old", DOCSTRING.replace("something", "nothing"))
         assert other.digest == exhibit.digest != read_exhibit("old", DOCSTRING.replace("= 1", "= 2")).digest
 
@@ -310,6 +313,13 @@ class TestRecorder:
         (message,) = recorder.messages()
         assert 10 < sent < len(data)
         assert len(message.text) + message.left_out == sent
+
+    def test_pieces_that_can_be_read_only_once_are_sent_with_all_else(self, recorder: Recorder) -> None:
+        """As asyncio sends them."""
+        with Server() as server, socket.create_connection(server.address) as link:
+            assert link.sendmsg(iter([b"x", b"\n"]), [], socket.MSG_NOSIGNAL) == 2
+            assert link.recv(10) == b"X\n"
+        assert tell(recorder.messages()) == [(1, "client", "x\n"), (1, "server", "X\n")]
 
     def test_recorder_goes_on_after_an_error(self, recorder: Recorder) -> None:
         with Server() as server, socket.create_connection(server.address) as link:
