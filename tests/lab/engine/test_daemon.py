@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Engine:
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The engine's folders, and no service manager."""
     monkeypatch.setattr(daemon, "RUN", tmp_path / "run")
-    monkeypatch.setattr(daemon, "LOG", tmp_path / "log" / "dockerd.log")
+    monkeypatch.setattr(daemon, "LOG", tmp_path / "var" / "log" / "dockerd.log")
     monkeypatch.setattr(daemon, "clear_stale", list)
     (tmp_path / "run").mkdir()
     return tmp_path
@@ -79,17 +80,22 @@ def test_engine_outlives_the_command_and_its_terminal(
     monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"]
 ) -> None:
     """And writes where users of the log can read it, after what an earlier one has written."""
-    daemon.LOG.parent.mkdir()
+    daemon.LOG.parent.mkdir(parents=True)
     daemon.LOG.write_text("of yesterday\n")
     # A shell of root may lack the folders with iptables.
-    script = 'umask; pwd; echo "${PATH##*:}"; read -r line; echo end of input; exec /bin/sleep 60'
+    script = 'umask; pwd; echo "${PATH##*:}"; read -r line || echo end of input; exec /bin/sleep 60'
     put_dockerd(monkeypatch, folder, script)
     set_engine(monkeypatch, 2)
-    before = os.umask(0o077)
+    (folder / "typed").write_text("typed\n")
+    before, ours = os.umask(0o077), os.dup(0)
+    with (folder / "typed").open() as typed:
+        os.dup2(typed.fileno(), 0)
     try:
         daemon._start_process()
     finally:
         os.umask(before)
+        os.dup2(ours, 0)
+        os.close(ours)
     (process,) = started
     assert process.returncode == 0  # nothing waits for it
     assert os.getsid(process.pid) == process.pid
@@ -100,15 +106,15 @@ def test_engine_outlives_the_command_and_its_terminal(
 def test_engine_that_ends_says_why_from_its_own_log(
     monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"]
 ) -> None:
-    daemon.LOG.parent.mkdir()
+    daemon.LOG.parent.mkdir(parents=True)
     daemon.LOG.write_text("of yesterday\n")
-    put_dockerd(monkeypatch, folder, "echo no storage >&2; exit 7")
+    script = "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do echo $n; done; printf 'no storage \\377\\n' >&2; exit 7"
+    put_dockerd(monkeypatch, folder, script)
     set_engine(monkeypatch, None)
     with pytest.raises(EngineError) as raised:
         daemon._start_process()
-    assert str(raised.value) == (
-        f"dockerd ended with exit code 7: its log is {daemon.LOG}; it ends with:\n    no storage"
-    )
+    said = "".join(f"\n    {line}" for line in [*range(3, 14), "no storage \ufffd"])
+    assert str(raised.value) == f"dockerd ended with exit code 7: its log is {daemon.LOG}; it ends with:{said}"
 
 
 def test_engine_that_does_not_answer_in_time_is_ended(
@@ -120,6 +126,7 @@ def test_engine_that_does_not_answer_in_time_is_ended(
     with pytest.raises(EngineError, match=r"^dockerd gave no answer within 60 s: its log is "):
         daemon._start_process()
     assert clock.now == pytest.approx(160.0, abs=0.1)
+    assert set(clock.slept) == {0.05}
     assert started[0].returncode == -15
 
 
@@ -138,6 +145,39 @@ def test_engine_that_another_program_has_just_started_is_waited_for(
         with pytest.raises(EngineError, match=r"^dockerd runs \(pid 77\) but does not answer on .*/docker\.sock: end"):
             daemon._start_process()
     assert started == []
+
+
+def test_files_that_are_removed_before_a_start_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    started: list["subprocess.Popen[bytes]"],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_dockerd(monkeypatch, folder, "exec /bin/sleep 60")
+    set_engine(monkeypatch, 1)
+    monkeypatch.setattr(daemon, "clear_stale", lambda: [Path("/run/a.pid"), Path("/run/b.sock")])
+    daemon._start_process()
+    lines = "".join(capsys.readouterr()).splitlines()
+    ending = "left by a process that has ended"
+    assert lines == [f"engine: removed /run/a.pid, {ending}", f"engine: removed /run/b.sock, {ending}"]
+
+
+def test_engine_that_accepts_and_says_nothing_is_asked_for_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits: list[float | None] = []
+
+    class Link(socket.socket):
+        def settimeout(self, value: float | None) -> None:
+            limits.append(value)
+            super().settimeout(0.01)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        monkeypatch.setattr(socket, "socket", Link)
+        assert not daemon.is_answering(tmp_path / "socket")
+    assert limits == [2.0]
 
 
 def test_machine_without_dockerd_is_said(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -236,3 +276,9 @@ def test_each_command_does_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         with pytest.raises(SystemExit) as ended:
             __main__.main(words)
         assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith("usage: python3 -m lab.engine ")
+    with pytest.raises(SystemExit):
+        __main__.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for text in ("for the Makefile", "provide a Docker engine", "provide the image", "like install", "print as JSON"):
+        assert text in said

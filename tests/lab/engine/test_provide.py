@@ -41,7 +41,9 @@ def test_what_another_process_has_installed_meanwhile_is_not_installed_again(mon
         assert left == []
 
 
-def test_engine_that_is_installed_is_only_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_engine_that_is_installed_is_only_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two at the same time wait for each other."""
     states: Iterator[Any] = (
         SimpleNamespace(
@@ -70,6 +72,7 @@ def test_engine_that_is_installed_is_only_started(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(daemon, "start", start)
     assert provide.install() is complete
     assert steps == ["no engine", "started"]
+    assert "".join(capsys.readouterr()) == "engine: 1 answers, compose 1, buildx 1\n"
 
 
 @pytest.mark.parametrize("missing", ["client", "engine", "compose", "buildx"])

@@ -1,11 +1,14 @@
 """Child processes: how they end, and what they inherit."""
 
+import ctypes
 import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from lab.base.environ import ENV_LIFELINE
 from lab.servers import children
 from lab.servers.catalogue import Catalogue
-from lab.servers.children import close_child, open_child, open_lifeline
+from lab.servers.children import close_child, die_with_lab, open_child, open_lifeline
 from lab.servers.docker.command import call, end, open_process, read_lines
 from lab.servers.process_helpers import ProcessHelpers
 
@@ -27,20 +30,45 @@ print(found.value, signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()
 """
 
 
-@pytest.mark.parametrize(("has_lifeline", "told"), [(False, "15 False\n"), (True, "0 True\n")])
-def test_child_gets_sigterm_when_its_parent_dies_unless_it_has_a_lifeline(has_lifeline: bool, told: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [(open_child, "15 False\n"), (partial(open_child, has_lifeline=True), "0 True\n")],
+    ids=["usual", "lifeline"],
+)
+def test_child_gets_sigterm_when_its_parent_dies_unless_it_has_a_lifeline(
+    start: Callable[..., "subprocess.Popen[bytes]"], told: str
+) -> None:
     """Also if it was started while its parent held signals back."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         with tempfile.TemporaryFile() as output:
             command = [sys.executable, "-c", TELLS]
-            child = open_child(command, environ=os.environ, output=output, has_lifeline=has_lifeline)
+            child = start(command, environ=os.environ, output=output)
             assert child.wait(60) == 0
             close_child(child)
             output.seek(0)
             assert output.read().decode() == told
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_process_asks_the_kernel_for_sigterm_and_lets_it_in() -> None:
+    """As a child does before it becomes its program."""
+
+    def read() -> int:
+        found = ctypes.c_int()
+        ctypes.CDLL(None).prctl(2, ctypes.byref(found))
+        return found.value
+
+    signal_before, mask_before = read(), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    ctypes.CDLL(None).prctl(1, 0)
+    try:
+        die_with_lab()
+        assert read() == signal.SIGTERM
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) - mask_before == {signal.SIGINT} - mask_before
+    finally:
+        ctypes.CDLL(None).prctl(1, signal_before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
 
 
 def test_command_that_is_waited_for_gets_it_too(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_backend_is_the_named_one_or_that_of_the_lab_or_docker(
         find_mark("mine").parent.mkdir(parents=True)
         find_mark("mine").touch()
     backend = open_backend(name, "mine", catalogue=CATALOGUE)
-    assert (backend.name, backend.project, backend.catalogue) == (opened, "mine", CATALOGUE)
+    assert (backend.name, backend.project) == (opened, "mine")
+    assert backend.catalogue is CATALOGUE
     # Only where the user has not said it; and never on stdout, which may be JSON.
     unasked = not (name or variable or runs or engine)
     said = "lab: no Docker engine answers, so models run as processes on loopback\n" if unasked else ""

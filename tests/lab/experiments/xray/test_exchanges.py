@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,23 @@ def run_main(
     return exchanges.main(), json.loads(capsys.readouterr().out)
 
 
+def test_requests_have_the_sizes_of_their_names() -> None:
+    sizes = {name: (service, len(request), size) for name, (service, request, size) in exchanges.EXCHANGES.items()}
+    assert sizes == {
+        "PING": ("command", 6, 7),
+        "echo 1 KiB": ("echo", 1024, 1024),
+        "echo 64 KiB": ("echo", 65536, 65536),
+    }
+
+
+def test_exchange_ends_with_the_last_byte_of_its_reply() -> None:
+    sent: list[bytes] = []
+    counts = [3, 3, 1, 7]
+    stream: Any = SimpleNamespace(sendall=sent.append, recv_into=lambda buffer: counts.pop(0))
+    exchanges.exchange(stream, b"PING\r\n", 7, memoryview(bytearray(10)))
+    assert (sent, counts) == ([b"PING\r\n"], [7])
+
+
 def test_leg_is_timed_by_both_clocks_between_two_quiet_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the exchanges of the warm-up. A reply in two pieces is one."""
     quiet: list[tuple[float, int]] = []
@@ -54,12 +72,26 @@ def test_leg_is_timed_by_both_clocks_between_two_quiet_times(monkeypatch: pytest
         clocks.append((name, len(asked)))
         return len(clocks)
 
+    streams: list[socket.socket] = []
+    options: list[tuple[float | None, bool]] = []
+    connect = socket.create_connection
+
+    def note(address: tuple[str, int], timeout: float) -> socket.socket:
+        streams.append(connect(address, timeout))
+        return streams[-1]
+
+    def rest(seconds: float) -> None:
+        quiet.append((seconds, len(asked)))
+        is_prompt = bool(streams[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        options.append((streams[0].gettimeout(), is_prompt))
+
+    monkeypatch.setattr(socket, "create_connection", note)
     with serving(lambda line: [b"+PO", b"NG\r\n"]) as (port, asked):
         monkeypatch.setattr(
             exchanges,
             "time",
             SimpleNamespace(
-                sleep=lambda seconds: quiet.append((seconds, len(asked))),
+                sleep=rest,
                 time_ns=lambda: read("real"),
                 monotonic_ns=lambda: read("monotonic"),
             ),
@@ -68,6 +100,7 @@ def test_leg_is_timed_by_both_clocks_between_two_quiet_times(monkeypatch: pytest
     assert leg == {"name": "PING", "count": 7, "begin": (1, 2), "end": (3, 4)}
     assert clocks == [("real", 20), ("monotonic", 20), ("real", 27), ("monotonic", 27)]
     assert quiet == [(0.15, 20), (0.15, 27)]
+    assert options == [(10.0, True)] * 2
     assert set(asked) == {b"PING\r\n"}
 
 

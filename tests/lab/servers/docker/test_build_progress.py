@@ -14,8 +14,12 @@ import pytest
 from lab.base.errors import LabError
 from lab.base.progress import progress_line, shorten, shown_by
 from lab.servers.catalogue import Catalogue
+from lab.servers.docker import images
 from lab.servers.docker.build_progress import BuildProgress
+from lab.servers.docker.command import open_process
 from lab.servers.docker.containers import Containers
+from lab.servers.docker.images import follow
+from tests.support.fakes import Clock
 
 BUILDS = Path(__file__).parent / "builds"
 FORMATS = ("buildkit", "bake", "classic")
@@ -174,6 +178,36 @@ def test_terminal_shows_one_line_that_fits(clone: Path, columns: int, monkeypatc
     assert len(texts) >= len(read("bake"))
     assert all(text.startswith("building ") and len(text) < columns for text in texts)
     assert any(re.match(r"building alpha \(1/2\), \d+ s: \[stage-1 1/1\] RUN", text) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("services", "built", "shown"),
+    [(["alpha", "beta"], "2 images", r"alpha \(1/2\)"), (["beta"], "beta", "beta")],
+)
+def test_course_of_a_build_is_shown_to_a_person_and_its_end_is_one_line(
+    clone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    services: list[str],
+    built: str,
+    shown: str,
+) -> None:
+    monkeypatch.setenv("OUTPUT", str(BUILDS / "bake.txt"))
+    monkeypatch.setattr(images, "time", Clock())
+    texts: list[str] = []
+    with shown_by(texts.append):
+        Containers("t", Catalogue.load(clone / "compose.yaml")).build(services)
+    assert capfd.readouterr().err == f"lab: built {built} in 0 s\n"
+    assert any(re.match(rf"building {shown}, 0 s: ", text) for text in texts), texts
+
+
+def test_time_of_a_build_goes_on_while_it_says_nothing(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_TICK_SECONDS", 0.01)
+    process = open_process(["/bin/sh", "-c", "/bin/sleep 0.2; echo a"], environ={})
+    texts: list[str] = []
+    with shown_by(texts.append):
+        assert follow(process, IMAGES) == ["a"]
+    assert len(texts) > 2  # one for the line, and one that takes the last away
 
 
 def test_spinner_shows_the_text_in_place_of_the_line(capfd: pytest.CaptureFixture[str]) -> None:

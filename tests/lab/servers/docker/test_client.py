@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from lab.base.errors import EngineAwayError, LabError, NotReadyError
+from lab.engine import EngineError
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker import compose as compose_module
@@ -77,6 +78,25 @@ def test_image_that_is_missing_or_old_is_built_and_the_one_before_is_pruned(
     assert builder == "default"
     # Without the filter the images of other programs would go as well.
     assert pruned == PRUNE
+
+
+def test_image_that_is_not_there_is_built_after_the_one_that_it_is_made_from(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Docker's client fails if one of the images is missing, and if there is nothing to prune, as some do."""
+    provided: list[int] = []
+    asked = put_docker(monkeypatch, tmp_path, {"image inspect": 1, "image prune": 1})
+    monkeypatch.setattr("lab.engine.base_image.provide", lambda: provided.append(len(asked())))
+    build_images(compose, [MODEL])
+    assert [line.split()[0] for line in asked()] == ["image", "compose", "image"]
+    assert provided == [1]
+
+    def fail() -> None:
+        raise EngineError("no base image", "load it")
+
+    monkeypatch.setattr("lab.engine.base_image.provide", fail)
+    with pytest.raises(LabError, match=r"^no base image: load it$"):
+        build_images(compose, [MODEL])
 
 
 def test_failed_build_is_an_error_and_nothing_is_pruned(

@@ -1,7 +1,10 @@
 """Programs in containers: what an exit code of `docker exec` says, and what is left of a run that is broken off."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from lab.servers.docker import helpers as helpers_module
 from lab.servers.docker.compose import Compose
 from lab.servers.docker.helpers import ContainerHelpers
 from tests.support.docker_client import put_docker
+from tests.support.fakes import Clock
 from tests.support.waiting import wait_until
 
 
@@ -27,9 +31,9 @@ def helpers() -> ContainerHelpers:
 
 
 @pytest.mark.parametrize("code", [1, 125, 126, 127])
-@pytest.mark.parametrize("running", ["false", ""])
+@pytest.mark.parametrize("running", ["false", "", 1])
 def test_command_without_a_container_says_that_the_lab_is_not_up(
-    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, running: str
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, running: str | int
 ) -> None:
     """Without a container, `docker inspect` prints nothing."""
     put_docker(monkeypatch, tmp_path, {"exec": code, "inspect": running})
@@ -47,6 +51,7 @@ def test_exit_code_of_a_command_in_a_container_is_its_own(
     commands = put_docker(monkeypatch, tmp_path, {"exec": code, "inspect": "true"})
     assert helpers.run(["false"]).returncode == code
     assert [line.split()[0] for line in commands()] == asked
+    assert "--interactive" not in commands()[0]
 
 
 def break_off_calls(monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]) -> list[str]:
@@ -178,9 +183,12 @@ def test_command_gets_a_terminal_only_if_there_is_one(
 def test_program_in_the_shells_container_ends_with_its_block(
     helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = put_docker(monkeypatch, tmp_path, {}, before="echo ready; exec /bin/sleep 60")
+    # It gets SIGTERM when the lab dies: prctl(2), PR_GET_PDEATHSIG.
+    tells = "found = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(found)); print(found.value, flush=True)"
+    program = f"import ctypes, time; {tells}; time.sleep(60)"
+    asked = put_docker(monkeypatch, tmp_path, {}, before=f"exec {sys.executable} -S -c '{program}'")
     with helpers.start("it", ["python", "-m", "a"]) as helper:
-        wait_until(lambda: helper.take_lines() == ["ready"])
+        wait_until(lambda: helper.take_lines() == ["15"])
         assert (helper.name, helper.host) == ("it", "mine-shell-1")
     assert helper.process.returncode == -signal.SIGTERM
     assert asked() == ["exec --interactive mine-shell-1 python -m a"]
@@ -195,8 +203,68 @@ def test_image_of_a_service_is_built_before_it_runs(
     built: list[list[str]] = []
     monkeypatch.setattr(helpers_module, "build_images", lambda compose, services: built.append(list(services)))
     monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
-    put_docker(monkeypatch, tmp_path, {})
+    asked = put_docker(monkeypatch, tmp_path, {})
     assert helpers.run_service("tests", capture=True).returncode == 0
     with helpers.start_service("it", "soak"):
         pass
     assert built == [["tests"], ["soak"]]
+    assert "--service-ports" not in " ".join(asked())
+
+
+def test_service_is_there_when_its_container_is(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two that start at the same time would make two networks of the same name."""
+    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    monkeypatch.setattr(helpers_module, "time", clock := Clock())
+    look = f'if [ "$1 $2" = "container inspect" ]; then [ -e {tmp_path}/b ] && exit 0; [ -e {tmp_path}/a ] && : > '
+    look += f'{tmp_path}/b; : > {tmp_path}/a; echo "no such container" >&2; exit 1; fi; '
+    asked = put_docker(monkeypatch, tmp_path, {}, before=f'{look}[ "$1" = compose ] && exec /bin/sleep 20')
+    with helpers.start_service("it", "locust") as helper:
+        looks = [line for line in asked() if line.startswith("container inspect")]
+        assert looks == [f"container inspect {helper.host}"] * 3
+    assert clock.slept == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(("environ", "has_pipe"), [({}, False), ({ENV_LIFELINE: "stdin"}, True)])
+def test_stdin_of_a_service_is_open_only_as_a_lifeline(
+    helpers: ContainerHelpers,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    environ: dict[str, str],
+    has_pipe: bool,
+) -> None:
+    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    put_docker(monkeypatch, tmp_path, {}, before="/bin/readlink /proc/self/fd/0")
+    done = helpers.run_service("tests", environ=environ, capture=True)
+    assert done.stdout.startswith("pipe:") is has_pipe
+
+
+def test_container_is_removed_after_the_end_of_a_lab_that_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a process that a Ctrl-C for the lab does not reach, and that says nothing on its terminal."""
+    removers: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def open_noted(*arguments: Any, **options: Any) -> Any:
+        removers.append(real(*arguments, **options))
+        return removers[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", open_noted)
+    asked = put_docker(monkeypatch, tmp_path, {})
+    for environ in (None, {}, {"A": "1"}):
+        with helpers_module._removed_without_lab("mine-it", environ):
+            assert removers == []
+    with helpers_module._removed_without_lab("mine-it", {ENV_LIFELINE: "stdin"}):
+        (remover,) = removers
+        assert os.getsid(remover.pid) == remover.pid
+        assert [Path(f"/proc/{remover.pid}/fd/{number}").readlink() for number in (1, 2)] == [Path("/dev/null")] * 2
+    assert remover.returncode == -signal.SIGKILL
+    assert asked() == []
+    with helpers_module._removed_without_lab("mine-it", {ENV_LIFELINE: "stdin"}):
+        assert removers[1].stdin
+        removers[1].stdin.close()  # as the end of the lab does
+        wait_until(lambda: "rm --force mine-it" in asked())

@@ -5,7 +5,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import docker
@@ -16,7 +19,7 @@ from lab.base.paths import ROOT
 from lab.engine.command import run
 from lab.servers.catalogue import Catalogue
 from lab.servers.docker.containers import Containers
-from lab.servers.docker.images import digest_context, read_sources
+from lab.servers.docker.images import digest_context, read_built, read_inputs, read_sources
 from tests.lab.conftest import run_once
 
 DOCKER = [pytest.mark.docker, pytest.mark.xdist_group("docker")]
@@ -118,6 +121,49 @@ ADD ["d e", "/f"]
     assert read_sources(dockerfile) == {"locks", "a", "b", "d e"}
     assert read_sources("RUN --mount=target=/all,type=bind true") == {"."}
     assert read_sources("RUN --mount=type=bind,src=a/b,target=/l true") == {"a/b"}  # its other name
+
+
+def test_dockerfile_counts_whatever_its_encoding(tmp_path: Path) -> None:
+    digests = set()
+    for text in (b"FROM scratch\n# \xff\n", b"FROM scratch\n# \xfe\n"):
+        (tmp_path / "Dockerfile").write_bytes(text)
+        digests.add(digest_context(tmp_path, "Dockerfile"))
+    assert len(digests) == 2
+
+
+def test_image_depends_on_its_context_and_its_options_wherever_it_is(tmp_path: Path) -> None:
+    for name, text in (("Dockerfile", "FROM scratch\n"), ("other", "FROM other\n")):
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_text(text)
+
+    def read(**builds: object) -> dict[str, str]:
+        definitions = {name: {"build": build} if build else {} for name, build in builds.items()}
+        catalogue: Any = SimpleNamespace(files=[tmp_path / "compose.yaml"], definitions=definitions)
+        return read_inputs(catalogue, builds)
+
+    # A day is a value of YAML.
+    arguments = {"args": {"A": "1", "B": date(2026, 1, 2)}}
+    digests = read(
+        image=None,
+        first={"context": "a", **arguments},
+        moved={**arguments, "context": "b"},
+        swapped={"args": dict(reversed(arguments["args"].items())), "context": "a"},
+        bare={"context": "a"},
+        other_day={"context": "a", "args": {"A": "1", "B": date(2026, 1, 3)}},
+        other_file={"context": "a", "dockerfile": "other", **arguments},
+    )
+    assert list(digests) == ["first", "moved", "swapped", "bare", "other_day", "other_file"]
+    assert digests["first"] == digests["moved"] == digests["swapped"]
+    assert len(set(digests.values())) == 4
+    (tmp_path / "b" / "Dockerfile").write_text("FROM new\n")
+    changed = read(moved={"context": "b", **arguments})
+    assert changed["moved"] not in digests.values()
+
+
+def test_labels_of_an_image_may_have_any_text() -> None:
+    output = '\n["a:1", "b:2"] {"lab.inputs": "x", "note": "[1] [2] 3"}\n["c:1"] null\n["d:1"] {"n": "] "}\n'
+    assert read_built(output) == {"a:1": "x", "b:2": "x", "c:1": None, "d:1": None}
 
 
 def test_programs_for_the_engine_write_readable_files(tmp_path: Path) -> None:
