@@ -71,6 +71,7 @@ GROUPS = (
             "lab/metrics/process.py",
             "lab/metrics/sample.py",
             "lab/load/cores.py",
+            "lab/servers/affinity.py",
         ),
         (
             "tests/lab/metrics/test_meters.py",
@@ -107,6 +108,7 @@ GROUPS = (
         (
             *(f"loadtests/web/{name}.py" for name in ["tables", "live", "form", "access", "faults"]),
             "loadtests/course.py",
+            "lab/load/origins.py",
         ),
         (
             *(f"tests/loadtests/web/test_{name}.py" for name in ["web", "live", "form", "access", "faults"]),
@@ -258,6 +260,15 @@ GROUPS = (
         ("lab/load/exports.py", "lab/load/selection.py", "lab/load/http_exchanges.py"),
         ("tests/lab/cli/test_load.py", "tests/lab/load/test_measurement.py", "tests/lab/load/test_workloads.py"),
     ),
+    Group(
+        "locustfiles",
+        ("lab/load/locustfiles.py", "lab/load/gallery.py", "lab/load/web_ui.py"),
+        (
+            "tests/lab/load/test_locustfiles.py",
+            "tests/lab/load/test_web_ui_settings.py",
+            "tests/lab/cli/test_load_gallery.py",
+        ),
+    ),
     Group("backend", ("lab/servers/backend.py",), ("tests/lab/servers/test_selection.py",)),
     Group("units", ("lab/base/units.py",), ("tests/lab/test_units.py", "tests/lab/report/charts/test_scale.py")),
     Group(
@@ -301,6 +312,11 @@ GROUPS = (
             "lab/report/xray_costs.py",
         ),
         ("tests/lab/experiments/xray/test_count.py", "tests/lab/experiments/xray/test_strace.py"),
+    ),
+    Group(
+        "xray_exchanges",
+        ("lab/experiments/xray/exchanges.py",),
+        ("tests/lab/experiments/xray/test_exchanges.py",),
     ),
     Group(
         "demo",
@@ -421,6 +437,29 @@ GROUPS = (
     ),
     Group("builds", ("lab/servers/docker/build_progress.py",), ("tests/lab/servers/docker/test_build_progress.py",)),
     Group(
+        "docker",
+        tuple(
+            f"lab/servers/docker/{name}.py"
+            for name in [
+                "cleanup",
+                "command",
+                "compose",
+                "describe",
+                "helpers",
+                "images",
+                "model_container",
+            ]
+        ),
+        (
+            "tests/lab/servers/test_backends.py",
+            "tests/lab/servers/test_children.py",
+            *(
+                f"tests/lab/servers/docker/test_{name}.py"
+                for name in ["build_progress", "client", "command", "helpers", "images", "model_container", "states"]
+            ),
+        ),
+    ),
+    Group(
         "serving",
         tuple(
             f"services/serving/{name}.py"
@@ -468,13 +507,29 @@ GROUPS = (
     ),
     Group(
         "tour",
-        tuple(f"lab/tour/{name}.py" for name in ["normalise", "dialogue", "session"]),
-        ("tests/lab/tour/test_tour.py", "tests/lab/tour/test_session.py"),
+        tuple(f"lab/tour/{name}.py" for name in ["normalise", "dialogue", "session", "recorder", "runner", "registry"]),
+        tuple(f"tests/lab/tour/test_{name}.py" for name in ["tour", "session", "runner"]),
+    ),
+    Group(
+        "servers",
+        tuple(f"lab/servers/{name}.py" for name in ["open", "shell", "throttle", "children", "process_helpers"]),
+        (
+            "tests/repo/test_catalogue.py",
+            *(
+                f"tests/lab/servers/test_{name}.py"
+                for name in ["open", "shell", "throttle", "children", "process_helpers"]
+            ),
+        ),
     ),
     Group("scaffold", ("lab/servers/scaffold.py",), ("tests/lab/servers/test_scaffold.py",)),
     Group(
         "engine",
         ("lab/engine/client.py", "lab/engine/probe.py", "lab/engine/policy.py", "lab/engine/command.py"),
         ("tests/lab/engine/test_client.py", "tests/lab/engine/test_engine.py"),
+    ),
+    Group(
+        "engine_parts",
+        tuple(f"lab/engine/{name}.py" for name in ["__main__", "daemon", "provide"]),
+        tuple(f"tests/lab/engine/test_{name}.py" for name in ["daemon", "engine", "provide"]),
     ),
 )

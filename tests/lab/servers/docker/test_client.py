@@ -109,6 +109,17 @@ def test_failed_build_is_an_error_and_nothing_is_pruned(
     assert capsys.readouterr() == ("", "")  # nothing was built
 
 
+def test_failed_build_shows_the_last_forty_lines_of_its_output(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "said").write_text("".join(f"line {number}\n" for number in range(50)))
+    before = f'[ "$1" = compose ] && /bin/cat {tmp_path}/said && exit 17'
+    put_docker(monkeypatch, tmp_path, {"image inspect": "\n"}, before=before)
+    with pytest.raises(LabError) as raised:
+        build_images(compose, [MODEL])
+    assert str(raised.value).splitlines()[1:] == [f"  line {number}" for number in range(10, 50)]
+
+
 def test_images_that_cannot_be_removed_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = put_docker(monkeypatch, tmp_path, {"image rm": 1})
     with pytest.raises(LabError, match=r"^it failed$"):
