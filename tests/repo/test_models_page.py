@@ -14,6 +14,7 @@ from lab.experiments.xray.analysis import is_orderly
 from lab.experiments.xray.recording import read_recordings
 from lab.servers.catalogue import Catalogue
 from lab.servers.scaffold import BLANK
+from tools.docs.catalogue_tables import make_facts
 from tools.docs.excerpt import PageError, extract
 from tools.docs.figures import HTTP, PIPELINE, REFERENCE, SESSIONS
 from tools.docs.models_page import (
@@ -113,6 +114,28 @@ def test_incomplete_part_is_reported(title: str, change: Callable[[str], str], s
 def test_wrong_title_is_reported() -> None:
     changed = PAGE.replace(f"# `{NAME}`", f"# `{NAMES[0]}`", 1)
     assert find_faults(PAGES | {NAME: changed}, SOURCES) == [f"{NAME}: its title is not its name"]
+
+
+def test_missing_facts_and_parts_out_of_order_are_reported() -> None:
+    changed = PAGE.replace(f"<!-- generated: facts {NAME} -->", f"<!-- generated: facts {NAMES[0]} -->")
+    assert find_faults(PAGES | {NAME: changed}, SOURCES) == [f"{NAME}: the block 'facts {NAME}' is missing"]
+    said = f"{NAME}: parts are unknown or out of order: "
+    assert f"{said}{', '.join(PARTS)}, Other" in find_faults(PAGES | {NAME: f"{PAGE}\n## Other\n\nx\n"}, SOURCES)
+    last = f"## {ROW}\n\n{find_part(ROW)}"
+    changed = PAGE.replace(last, "").replace(f"## {CHOICE}\n", f"{last}\n## {CHOICE}\n")
+    assert find_faults(PAGES | {NAME: changed}, SOURCES) == [f"{said}{', '.join((*PARTS[:3], ROW, CHOICE))}"]
+
+
+def test_docstring_without_one_of_the_consequences_is_an_error_that_names_the_file() -> None:
+    lines = ["Unit of concurrency: a", "What blocks whom: b\n    c", "What runs out first: d"]
+    model = SOURCES.catalogue[NAME]
+    docstring = "\n".join(lines)
+    facts = make_facts(SOURCES.catalogue, model, f'"""Serve.\n\n{docstring}\n\nMore.\n"""', "a.py").splitlines()
+    assert facts[2:5] == ["* **Unit of concurrency:** a", "* **What blocks whom:** b c", "* **What runs out first:** d"]
+    for wrong in (lines[:2], lines[1:], [lines[1], lines[0], lines[2]]):
+        docstring = "\n".join(wrong)
+        with pytest.raises(PageError, match=r"^a\.py: its docstring does not have the lines Unit of concurrency, What"):
+            make_facts(SOURCES.catalogue, model, f'"""Serve.\n\n{docstring}\n"""', "a.py")
 
 
 def test_every_model_has_both_scenes_recorded() -> None:
@@ -234,6 +257,14 @@ def test_omitted_part_of_a_class_is_marked() -> None:
             await sleep(1)''')
 
 
+def test_each_class_of_an_excerpt_has_its_heading() -> None:
+    source = "class A:\n    def a(self): ...\n\n\nclass B(A):\n    def b(self): ...\n\n\nSIZE: int = 3\nC = D = 4\n"
+    shown = extract(source, ["A.a", "B.b", "SIZE", "D"], "file")
+    assert shown == (
+        "class A:\n\n    def a(self): ...\n\n\nclass B(A):\n\n    def b(self): ...\n\n\nSIZE: int = 3\n\n\nC = D = 4"
+    )
+
+
 def test_code_in_pages_is_python() -> None:
     pages = "\n".join(PAGES.values())
     shown = re.findall(r"^```python\n(.*?)^```$", pages, re.MULTILINE | re.DOTALL)
@@ -305,6 +336,21 @@ def test_row_of_figures() -> None:
     assert "* under load: medians of 5 rounds of 3 s" in described
     assert "* processor: not known" in described
     assert "* idle connections: date yesterday; commit not known" in described
+
+
+def test_failures_rounds_and_an_unknown_length_are_told() -> None:
+    failing = replace(SUMMARY, failures=3, verdicts={"waiting": 5})
+    models = {
+        NAME: {SESSIONS: failing, PIPELINE: replace(SUMMARY, failures=1)},
+        NAMES[0]: {HTTP: replace(SUMMARY, rounds=3)},
+    }
+    measured = Measured(
+        models=models, websockets={NAME: Idle(1)}, websockets_environment={"date": "today", "commit": None}
+    )
+    row = cells(show(measured).split("\n\n")[0].splitlines()[-1])
+    assert (row[0], row[6], row[7]) == ("≥ 12.3k, 3 failed", "waiting", "≥ 12.3k, 1 failed")
+    assert "* under load: medians of 3 or 5 rounds of unknown length\n" in show(measured, "environment")
+    assert show(measured, "websockets").endswith("\n\nMeasured on: date today.")
 
 
 def test_row_of_http_has_its_cost_relative_to_resp_and_to_uvicorn() -> None:

@@ -1,6 +1,9 @@
 """The commands behind `make docs`: what they write, what they remove, and their exit codes."""
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import pytest
 
 from lab.base import interrupts
 from lab.base.errors import LabError
+from lab.base.paths import ROOT
 from lab.experiments.published import Measured
 from lab.experiments.xray.recording import read_recordings
 from lab.servers.catalogue import Catalogue
@@ -201,6 +205,8 @@ def test_servers_of_http_are_asked_and_what_they_fail_is_expected(asked: list[tu
     differences = json.loads(http_servers.DIFFERENCES.read_text())
     assert differences == {name: [] for name in PEERS} | {PEERS[1]: ["test_x[failed]", "test_x[error]"]}
     content = json.loads(http_servers.DATA.read_text())
+    assert re.fullmatch(r"2\d{3}-\d\d-\d\d", content["date"])
+    assert content["versions"] == http_servers._find_versions(CATALOGUE, PEERS) != []
     assert content["seen"] == {
         name: {"one": {"right": name != PEERS[0], "seen": "waits"}} for name in (http_servers.OURS, *PEERS)
     }
@@ -229,6 +235,40 @@ def test_servers_of_http_are_asked_again_only_on_demand(
     assert done == ["record"] * records + [json.loads(http_servers.DATA.read_text())]
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_lab_of_http_servers_is_one_of_containers_with_a_project_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    asked: list[Any] = []
+
+    def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+        asked.append((command, options["cwd"], options["check"]))
+        return subprocess.CompletedProcess(command, 0, "its output")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    # A failed `up` ends the recording; a failed `check` is what is recorded.
+    assert http_servers._lab("ls", *([] if check else ["--json"]), check=check) == "its output"
+    words = ["-m", "lab", "--backend", "docker", "--project", "http-servers", "ls", *([] if check else ["--json"])]
+    assert asked == [([sys.executable, *words], ROOT, check)]
+
+
+def test_versions_are_those_of_the_servers_and_not_of_their_dependencies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "requirements" / "servers"
+    folder.mkdir(parents=True)
+    (folder / "a.in").write_text("Uvicorn[standard]>=0.3\ngunicorn\n")
+    (folder / "a.txt").write_text("gunicorn==23.0.0 \\\n    --hash=x\nh11==0.16.0\nuvicorn==0.35.0\n")
+    (folder / "b.in").write_text("anyio\n")
+    (folder / "b.txt").write_text("anyio==4.9.0\n")
+    (folder / "none.txt").write_text("left==1.0\n")
+    builds = [{"args": {"LOCK": "b"}}, {"args": {"LOCK": "a"}}, {"args": {"LOCK": "a"}}, {}]
+    definitions = {name: {"build": build} for name, build in zip(CATALOGUE.names, builds, strict=False)}
+    monkeypatch.setattr(http_servers, "ROOT", tmp_path)
+    found = http_servers._find_versions(replace(CATALOGUE, definitions=definitions), CATALOGUE.names[:4])
+    assert found == ["anyio 4.9.0", "gunicorn 23.0.0", "uvicorn 0.35.0"]
+
+
 # markdown
 
 
@@ -245,3 +285,21 @@ def test_heading_in_a_code_block_begins_no_section() -> None:
         markdown.Section("One", "a\n```\n## not\n```\nb\n"),
         markdown.Section("Two", "c"),
     ]
+
+
+def test_links_are_those_of_markdown_and_of_html_outside_of_code() -> None:
+    text = (
+        "See [a](a.md#x), ![b](b.png) and `[c](c.md)`.\n\n"
+        '<a class="x" href="d.md">d</a> <img alt="" src="e.svg" width="3">\n\n'
+        '```\n[f](f.md) <a href="g.md">\n```\n[h\nh](h.md)\n'
+    )
+    assert markdown.find_links(text) == ["a.md#x", "b.png", "h.md", "d.md", "e.svg"]
+
+
+def test_anchors_are_made_of_headings_as_github_makes_them() -> None:
+    text = (
+        "# One two\n## One Two\n### `a_b`: c, d-e!\n#### one two\n## this & that\n####### seven\n"
+        '```\n# code\n```\n<a id="x"></a><a name="y"></a>\n'
+    )
+    found = {"one-two", "one-two-1", "one-two-2", "a_b-c-d-e", "this--that", "x", "y"}
+    assert markdown.find_anchors(text) == found

@@ -69,7 +69,7 @@ def test_command_stores_the_runs_and_writes_the_pages(
 ) -> None:
     session, stored = Session(), list[ExhibitRun]()
     monkeypatch.setattr(record_gallery, "open_gallery", session.open)
-    monkeypatch.setattr(record_gallery, "open_backend", lambda name: BACKEND)
+    monkeypatch.setattr(record_gallery, "open_backend", {"docker": BACKEND}.__getitem__)
     monkeypatch.setattr(record_gallery, "load", lambda: EXHIBITS)
     monkeypatch.setattr(gallery_page, "record", stored.extend)
     monkeypatch.setattr(gallery_page, "write", lambda: has_changed)

@@ -15,6 +15,7 @@ from lab.base.paths import ROOT
 from lab.experiments.xray.recording import Recording, read_recordings, write_recordings
 from lab.experiments.xray.scenes import SCENES
 from lab.servers.catalogue import Catalogue
+from lab.servers.runtime import runtime_directory
 from tests.support.made_up_xray import LOOP, LOOP_CLIENTS, make_process, make_recording
 from tools.docs import record_xray, scenes
 
@@ -108,8 +109,18 @@ def test_each_scene_is_recorded_in_seven_rounds_and_the_model_is_stopped(
     facts = dict.fromkeys(("date", "commit", "processor", "system", "lab"), "known")
     monkeypatch.setenv(ENV_XRAY, "")
     monkeypatch.setattr(record_xray, "describe_environment", lambda place: facts)
-    monkeypatch.setattr(record_xray, "open_backend", lambda name, project: lab)
-    monkeypatch.setattr(record_xray, "choose_folder", lambda *_: "/folder")
+    opened: list[tuple[object, ...]] = []
+
+    def open_backend(*place: str) -> Lab:
+        opened.append(place)
+        return lab
+
+    def choose_folder(*place: object) -> str:
+        opened.append(place)
+        return "/folder"
+
+    monkeypatch.setattr(record_xray, "open_backend", open_backend)
+    monkeypatch.setattr(record_xray, "choose_folder", choose_folder)
     monkeypatch.setattr(record_xray, "record", record)
     monkeypatch.setattr(record_xray, "is_orderly", lambda recording: is_orderly or recording.scene == "sleep")
     if is_orderly:
@@ -117,6 +128,8 @@ def test_each_scene_is_recorded_in_seven_rounds_and_the_model_is_stopped(
     else:
         with pytest.raises(LabError, match="slow: this machine was too busy"):
             record_xray.record_model(ONE, "process")
+    # A project of its own: its models are stopped.
+    assert opened == [("process", "socketlab-xray-docs"), (lab, runtime_directory("socketlab-xray-docs"))]
     assert lab.done == [
         ("up", ONE, "/folder"),
         *((ONE, SCENES[scene], "/folder", 7) for scene in ("sleep", "slow")),

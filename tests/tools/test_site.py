@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tools.docs import site
 from tools.docs.site import find_external, list_pages, stage
@@ -46,11 +47,32 @@ def test_exit_code_is_that_of_mkdocs_or_1_for_what_is_loaded_from_elsewhere(
 
     monkeypatch.setattr(site, "STAGE", tmp_path)
     monkeypatch.setattr(site, "stage", lambda folder: folder.mkdir(parents=True))
-    monkeypatch.setattr(site, "find_external", lambda folder: external)
+    monkeypatch.setattr(site, "find_external", {site.SITE: external}.__getitem__)
     monkeypatch.setattr("subprocess.run", run)
     assert site.main() == code
     # Nothing of an earlier build is in it.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mkdocs.yml", "pages"]
     assert commands == [["build", "--quiet", "--strict", "--config-file", tmp_path / "mkdocs.yml"]]
+    config = yaml.safe_load((tmp_path / "mkdocs.yml").read_text())
+    assert (config["docs_dir"], config["site_dir"], config["theme"]["font"]) == ("pages", str(site.SITE), False)
+    assert config["validation"] == {"links": {"anchors": "warn", "unrecognized_links": "warn"}}
     said = capsys.readouterr().err
     assert said == ("" if built else "".join(f"a page loads {address}\n" for address in external))
+
+
+def test_list_of_a_linked_folder_is_its_readme_or_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(site, "ROOT", tmp_path / "root")
+    folder = tmp_path / "root" / "a" / "b"
+    (folder / "below").mkdir(parents=True)
+    for name in ("two.py", "one.py"):
+        (folder / name).write_text(name)
+    site.list_folder(Path("a/b"), tmp_path / "out")
+    out = tmp_path / "out" / "a" / "b"
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "one.py": "one.py",
+        "two.py": "two.py",
+        "index.md": "# a/b\n\n* [one.py](one.py)\n* [two.py](two.py)\n",
+    }
+    (folder / "README.md").write_text("# B\n")
+    site.list_folder(Path("a/b"), tmp_path / "again")
+    assert {path.name for path in (tmp_path / "again" / "a" / "b").iterdir()} == {"README.md", "one.py", "two.py"}
