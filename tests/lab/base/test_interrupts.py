@@ -181,6 +181,18 @@ def test_outstanding_clean_up_is_done_after_an_interrupt() -> None:
     assert done == ["first", "interrupted", "fails", "fails"]
 
 
+def test_outstanding_calls_are_made_from_the_last_on_though_one_fails() -> None:
+    """What was started last may need what was started first."""
+    done: list[str] = []
+
+    def fail() -> None:
+        raise LabError("cannot be removed")
+
+    interrupts._owed.extend([lambda: done.append("first"), fail, lambda: done.append("last")])
+    assert [str(error) for error in interrupts.settle()] == ["cannot be removed"]
+    assert done == ["last", "first"]
+
+
 def test_clean_up_in_another_thread_is_done(capfd: Capture) -> None:
     done = []
 

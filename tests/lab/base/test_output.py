@@ -99,7 +99,12 @@ def test_table_in_ascii_has_the_same_content(running: str) -> None:
         ("≥ 10.0k", b">= 10.0k"),
         ("µs and μs", b"us and us"),
         ("48\u202f100 \u2013", b"48 100 -"),
+        ("≤ 5 ± 1 × ½", b"<= 5 +- 1 x 1/2"),  # noqa: RUF001
+        ("a → b … c \u2014 d\u00a0e", b"a -> b ... c - d e"),
+        # The verdicts of `lab faults`: held, degraded, unknown, failed.
+        ("● ◐ ○ ▲", b"* + o !"),
         ("│─┼", b"|--"),
+        ("┃║╎╏┆┇┊┋", b"||||||||"),
         ("─╿", b"--"),
         ("⠋ wait", b"* wait"),
         ("\u2800\u28ff", b"**"),

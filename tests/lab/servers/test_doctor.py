@@ -228,7 +228,19 @@ def test_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     found = by_part(list(doctor._examine_tools()))
     assert (found["perf"].good, found["perf"].what) == (True, "/x/perf")
     assert not found["redis-cli"].good
-    assert found["redis-cli"].fix == "apt-get install redis-tools"
+    fixes = {part: finding.fix for part, finding in found.items() if not part.startswith("port")}
+    assert {part: fix.removeprefix("apt-get install ") for part, fix in fixes.items()} == {
+        "redis-cli": "redis-tools",
+        "redis-benchmark": "redis-tools",
+        "wrk": "wrk",
+        "h2load": "nghttp2-client",
+        "hey": "hey",
+        "strace": "strace",
+        "perf": "linux-perf",
+    }
+    assert found["strace"].what == "not installed: counts system calls for `lab xray --count`"
+    # The lab runs without any of them.
+    assert not any(finding.needed_for for finding in found.values())
 
 
 @pytest.fixture
@@ -243,7 +255,12 @@ def test_project(compose_file: Callable[[str], object]) -> None:
     compose_file(f"services: {{mine: {{image: x, labels: {{{labels}, lab.extra: no_such_library}}}}}}\n")
     found = by_part(list(doctor._examine_project()))
     assert found["catalogue"] == Finding("catalogue", True, "1 models")
-    assert not found["library no_such_library"].good
+    assert found["library no_such_library"] == Finding(
+        "library no_such_library",
+        False,
+        "not installed: its models run in containers only",
+        "pip install -e '.[no_such_library]'",
+    )
     assert can_run(found.values())
     compose_file("services: [")
     found = by_part(list(doctor._examine_project()))

@@ -47,6 +47,11 @@ def test_program_is_ended_and_collected_with_its_block(helpers: ProcessHelpers) 
     assert helper.process.returncode == -signal.SIGTERM
 
 
+def test_only_the_first_word_stands_for_the_interpreter(helpers: ProcessHelpers) -> None:
+    """As in `lab call MODEL echo python`."""
+    assert helpers.run(["/bin/echo", "python", "a"], capture=True).stdout == "python a\n"
+
+
 def test_command_has_a_timeout_and_an_exit_code(helpers: ProcessHelpers) -> None:
     assert helpers.run(["/bin/sh", "-c", "exit 7"]).returncode == 7
     with pytest.raises(LabError, match=r"^`/bin/sleep 60` took longer than 0\.05 s and was ended$"):

@@ -154,12 +154,31 @@ def test_one_service_is_probed_over_tcp_and_one_over_unix_sockets() -> None:
         ("b", "discard", "tcp://b:9"),
         ("b", "chargen", "tcp://b:19"),
         ("c", "echo", "tls://c:7007"),
+        ("d", "http", "tcp://d:8080"),
+        ("d", "greet", "tcp://d:1234"),
+        ("d", "chargen", "tcp://d:19"),
+        ("e", "http", "tcp://e:8080"),
     ]
     assert choose_targets(listeners) == [
         ("a", "command", "tcp://a:6379"),
         ("a", "echo", "unix:///a/echo.sock"),
         ("b", "chargen", "tcp://b:19"),
+        ("d", "greet", "tcp://d:1234"),
+        ("e", "http", "tcp://e:8080"),
     ]
+
+
+def test_each_service_is_asked_as_little_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, tuple[str, ...]] = {}
+
+    def call(service: str, address: str, arguments: tuple[str, ...], *, timeout: float) -> Reply:
+        asked[service] = arguments
+        return Reply(b"", is_error=False, seconds=0.0)
+
+    monkeypatch.setattr(readiness, "call", call)
+    services = ("command", "echo", "greet", "chargen", "http")
+    assert all(outcome.ready for outcome in wait_ready([(name, name, "tcp://h:1") for name in services], 30))
+    assert asked == {"command": ("PING",), "echo": ("ready?",), "greet": (), "chargen": ("1",), "http": ()}
 
 
 @pytest.mark.parametrize(("answer", "code"), [(PONG, 0), (LOADING, 1)], ids=["ready", "an error"])

@@ -42,6 +42,19 @@ def test_library_gets_its_extra(clone: Path) -> None:
     assert "EXTRA: curio" in (clone / "compose.yaml").read_text()
 
 
+def test_library_that_other_models_need_has_its_extra_already(clone: Path) -> None:
+    project = (clone / "pyproject.toml").read_text()
+    assert "\ntrio = [" in project
+    steps = create("my_way", "trio", clone)
+    assert (clone / "pyproject.toml").read_text() == project
+    assert Catalogue.load(clone / "compose.yaml")["my_way"].extra == "trio"
+    # Each step names the file that it is about.
+    assert steps[1] == f"compose.yaml: replace {BLANK} in the stanza of my_way, and set its limits"
+    assert "requirements/trio.txt" in steps[2]
+    assert "docs/models/my_way.md" in steps[3]
+    assert "lab check my_way," in steps[3]
+
+
 def test_invalid_name_is_refused_and_writes_nothing(clone: Path) -> None:
     before = {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()}
     for name, extra, said in (
