@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -123,6 +124,28 @@ def test_bug_of_the_lab_is_not_exit_code_1(
     assert "lab: " in stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "is_traced"),
+    [
+        *((name, "/a", False) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "ENOMEM")),
+        *((name, "/a", False) for name in ("EACCES", "EPERM", "ENOTDIR")),
+        ("ENOENT", "/a", True),
+        ("EMFILE", None, True),  # nothing says what it was about
+    ],
+)
+def test_error_of_the_machine_with_a_path_needs_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, path: str | None, is_traced: bool
+) -> None:
+    def end(**_: object) -> None:
+        raise OSError(getattr(errno, name), "it says why", path)
+
+    monkeypatch.setattr(main.cli, "main", end)
+    assert main._run() == 2
+    stderr = capsys.readouterr().err
+    assert stderr.endswith(f"lab: {path or 'the system refused a request'}: it says why\n")
+    assert ("Traceback" in stderr) == is_traced
+
+
 def test_options_reach_the_backends_and_processes_that_a_command_opens(
     run_here: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -144,6 +167,11 @@ def test_options_reach_the_backends_and_processes_that_a_command_opens(
         (None, None, None, None, "None"),
         (None, None, None, None, "b.yaml"),
     ]
+
+
+def test_version_is_that_of_the_package(run_here: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_here("--version") == 0
+    assert capfd.readouterr().out == f"lab {version('socketlab')}\n"
 
 
 COULD_NOT_RUN = {

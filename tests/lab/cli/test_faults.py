@@ -221,7 +221,10 @@ def test_scorecard_is_printed_and_stored(
     assert {path.name for path in folder.iterdir()} >= {"index.html", "report.md", "run.json", "steps"}
     assert json.loads((folder / "steps" / MODEL / "pause.json").read_text()) == kept[0]
     assert (folder / "end.json").exists()
-    plan = json.loads((folder / "run.json").read_text())["plan"]
+    facts = json.loads((folder / "run.json").read_text())
+    plan = facts["plan"]
+    assert facts["environment"]["backend"] == "process"
+    assert plan["models"] == [model.name for model in CATALOGUE.select()]
     assert (plan["seed"], plan["control"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
 
 
@@ -287,6 +290,11 @@ def test_preset_gets_each_fault_and_unsupported_ones_are_reported(
     assert f"{MODEL}, pause: PING late after 10 ms, slowest 400 ms, 3 failed" in out
     assert f"{MODEL}, pause\t0\t100 ms\t200 ms\t3\n" in out
     assert {path.stem for path in tmp_path.glob(f"results-0/faults/2*/steps/{MODEL}/*")} == {"pause", "kill"}
+    facts = json.loads(next(tmp_path.glob("results-0/faults/2*/run.json")).read_text())
+    assert (facts["plan"]["scenario"], facts["plan"]["seconds"]) == ("closed_session", 2.0)
+    outcomes += [make_seen(), make_seen(fault="kill")]
+    assert run(*words, "--control") == HELD
+    assert [control for *_, control in asked] == [False] * 2 + [True] * 2
     outcomes += [make_seen(), CannotApplyError("no netem")]
     assert run(*words) == COULD_NOT_RUN
     assert f"{MODEL}: kill: unknown: no netem\n" in capsys.readouterr().err

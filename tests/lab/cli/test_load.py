@@ -294,7 +294,12 @@ def test_measurements_are_written_with_their_times(tmp_path, make_measurement, c
         "closed_session-m-7users-intended.hgrm",
         "closed_session-m-7users-service.hgrm",
     ]
-    assert [item["model"] for item in json.loads(capsys.readouterr().out)] == ["asyncio_streams", "m"]
+    printed, err = capsys.readouterr()
+    assert [item["model"] for item in json.loads(printed)] == ["asyncio_streams", "m"]
+    page = tmp_path / "new" / "closed_session-7users.html"
+    assert err == f"the page: {page}\n"
+    first = measured[0]
+    assert f"{first.users} users, {first.load.seconds:.2g} s of each model." in page.read_text()
     (tmp_path / "file").touch()
     report(measured, tmp_path / "file", "", as_json=True)
     printed, err = capsys.readouterr()

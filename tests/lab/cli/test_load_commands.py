@@ -33,7 +33,7 @@ from lab.load.locustfiles import Step, choose_tags, run_headless
 from lab.load.measurement import Measurement, encode_targets
 from lab.load.messages import LoadFailure
 from lab.load.presets import Preset, find_preset
-from lab.load.workloads import Workload
+from lab.load.workloads import CUSTOM_PROTOCOL, Workload
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.backend import Completed, ModelState
 from lab.servers.catalogue import Catalogue, Listener, Model
@@ -113,6 +113,8 @@ def test_each_model_is_loaded_with_all_options(loading: Loading) -> None:
     words += " --timeout 2s --workers 2 prefork plain_socket"
     done = invoke(load.load, FakeLab("prefork", "plain_socket", "thread_pool"), *words.split())
     assert done.exit_code == 0, done.output
+    said = [f"open_steady: {name}, 3 users, 1.5 s" for name in ("plain_socket", "prefork")]
+    assert done.stderr.splitlines() == said
     assert [(name, codec, workers) for name, _, codec, workers in loading.asked] == [
         ("plain_socket", None, 2),
         ("prefork", None, 2),
@@ -270,6 +272,23 @@ def test_external_server_is_asked_before_it_is_loaded(
     assert asked == [("session", Transport.TCP)]
     assert (done.exception or done.exit_code) == (error or 0)
     assert len(loading.asked) == (0 if error else 1)
+
+
+def test_codec_is_that_of_the_users_file(loading: Loading, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ExternalServer, "check", lambda *_: None)
+    codec = tmp_path / "mine.py"
+    codec.touch()
+    words = ["--target", "tcp://127.0.0.1:1", "--codec", str(codec), "--users", "3"]
+    done = invoke(load.load, FakeLab(), *words)
+    assert done.exit_code == 0, done.output
+    ((_, asked, found, _),) = loading.asked
+    assert (asked.spec.workload, asked.spec.users, found) == (CUSTOM_PROTOCOL.name, 3, codec)
+    for more in (["--preset", "closed_session"], ["--arrivals", "random"]):
+        assert "a --codec has its own requests" in str(invoke(load.load, FakeLab(), *words, *more).exception)
+    said = "--codec and --any-body go with a --target"
+    assert said in str(invoke(load.load, FakeLab("prefork"), *words[2:4]).exception)
+    up = invoke(load.load, FakeLab(), *words, "--up")
+    assert str(up.exception) == "--up starts models of the catalogue; start the server of a --target yourself"
 
 
 def test_page_injects_all_faults_and_only_into_the_models_of_the_load(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What `up`, `down`, `logs`, `call` and `clean` hand on, and their exit codes. Nothing is started."""
 
+import json
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +77,9 @@ def test_models_and_the_gallery_are_started_with_all_options() -> None:
         ("up", [MODEL, "prefork"], {"timeout": 3.5, "mutual_tls": True}),
     ]
     lab.asked.clear()
-    assert invoke(servers.up, lab, "--profile", "gallery").exit_code == 0
+    done = invoke(servers.up, lab, "--profile", "gallery")
+    said = f"{len(CATALOGUE.gallery)} of the gallery's servers answer: `lab ls` lists them\n"
+    assert (done.exit_code, done.stdout) == (0, said)
     ((what, _, options),) = lab.asked
     assert (what, options) == ("up_gallery", {"timeout": 30.0})
     lab.asked.clear()
@@ -173,6 +176,18 @@ def test_models_are_listed_by_family_and_the_gallery_last() -> None:
         ["gallery", "gallery_ftp", "exited (0)"],
     ]
     assert rows[0][3] == CATALOGUE[MODEL].summary
+    assert rows[3][3] == next(server.summary for server in CATALOGUE.gallery if server.name == "gallery_ftp")
+    lab = FakeLab()
+    found = json.loads(invoke(servers.ls, lab, "--json").stdout)
+    assert found == [state.as_json() | {"last_lines": []} for state in (*lab.state(), *lab.gallery())]
+
+
+def test_models_of_a_family_stand_together_though_the_catalogue_mixes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab()
+    states = [("prefork", "process"), (MODEL, "sequential"), ("asyncio_prefork", "process")]
+    monkeypatch.setattr(lab, "state", lambda: [ModelState(*state, "docker", "missing") for state in states])
+    listed = [line.split("\t")[1] for line in invoke(servers.ls, lab).stdout.splitlines()]
+    assert listed == ["prefork", "asyncio_prefork", MODEL, "gallery_ftp"]
 
 
 def test_doctor_prints_the_fix_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_models_are_recorded_one_after_the_other(
 
     def record(where: object, model: str, scene: Scene, folder: str, **more: object) -> Recording:
         assert where == backend
-        assert (more["rounds"], more["is_traced"]) == (2, is_traced)
+        assert (more["rounds"], more["is_traced"], more["machine"]) == (2, is_traced, {"place": "known"})
         backend.events.append(f"record {model} {scene.name} {folder}")
         return replace(stored, model=model, scene=scene.name)
 
@@ -164,9 +164,16 @@ def test_models_are_recorded_one_after_the_other(
         opened.append((name, project))
         return backend
 
+    def choose_folder(servers: object, runtime: Path) -> str:
+        assert (servers, runtime) == (backend, runtime_directory("its own"))
+        return "/a/{model}"
+
+    monkeypatch.setattr(backend, "project", "its own", raising=False)
+    monkeypatch.setattr(backend, "describe", lambda: {"place": "known"})
+    monkeypatch.setattr(xray, "describe_environment", lambda place: place)
     monkeypatch.setattr(xray, "open_backend", open_backend)
     monkeypatch.setattr(xray, "record", record)
-    monkeypatch.setattr(xray, "choose_folder", lambda servers, runtime: "/a/{model}")
+    monkeypatch.setattr(xray, "choose_folder", choose_folder)
     if is_traced:
         monkeypatch.setenv(ENV_XRAY, "of the user")
     else:
@@ -196,6 +203,22 @@ def test_models_are_recorded_one_after_the_other(
         "down",
     ]
     assert os.environ.get(ENV_XRAY) == ("of the user" if is_traced else None)
+
+
+@pytest.mark.parametrize(
+    ("export", "files"),
+    [
+        ([], set()),
+        (["trace"], {"trace.json"}),
+        (["svg"], {"tcp-h-1-sleep.svg", "prefork-slow.svg"}),
+    ],
+)
+def test_exports_are_written_beside_the_page_only_if_asked(tmp_path: Path, export: list[str], files: set[str]) -> None:
+    stored = {each.model: each for each in read_recordings(STORED)}["prefork"]
+    found = [replace(stored, model="tcp://h:1", scene="sleep"), replace(stored, scene="slow")]
+    page = xray._write(tmp_path, found, {"gone": "no place for it"}, export)
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", "recordings.json"} | files
+    assert "no place for it" in page.read_text()
 
 
 def test_target_is_recorded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,6 +269,21 @@ def test_default_preset_is_used(bench_command: Command) -> None:
     assert bench_command.run.facts["plan"]["workloads"] == list(PRESETS["default"]["workloads"])
 
 
+def test_plan_is_that_of_the_options(bench_command: Command) -> None:
+    options = ["--workloads", "burn, ping", "--rounds", "2", "--duration", "250ms", "--seed", "0"]
+    bench_command("plain_socket", *options)
+    plan = bench_command.run.facts["plan"]
+    assert (plan["models"], plan["workloads"]) == (["plain_socket"], ["burn", "ping"])
+    assert (plan["rounds"], plan["seconds"], plan["seed"]) == (2, 0.25, 0)
+    assert plan["modes"] == list(PRESETS["default"]["modes"])
+
+
+def test_full_preset_has_every_workload(bench_command: Command) -> None:
+    bench_command("plain_socket", "--full")
+    plan = bench_command.run.facts["plan"]
+    assert (plan["workloads"], plan["modes"]) == tuple(list(PRESETS["full"][name]) for name in ("workloads", "modes"))
+
+
 def test_progress_is_on_stderr(bench_command: Command) -> None:
     done = bench_command(*QUICK)
     assert "socketlab-bench-control: starting asyncio_streams (process)" in done.stderr

@@ -1,5 +1,6 @@
 """The figures of a stored run, compared with numbers computed by hand. Every model and round has its own values."""
 
+import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -433,6 +434,19 @@ def test_compare_names_conditions_and_has_a_threshold(store: Store, tmp_path: Pa
     assert code == 1
     assert f"\n{line}, a regression\n" in text
     assert run_compare(tmp_path, before, after, "--threshold", "0.4")[0] == 0
+
+
+def test_page_of_a_comparison_is_in_the_folder_of_the_later_run(store: Store, tmp_path: Path) -> None:
+    before, after = store(BASE), store(change(BASE, cpu=1.5))
+    words = [str(before.run.folder), str(after.run.folder), "--out", str(tmp_path)]
+    done = CliRunner().invoke(compare, words)
+    page = after.run.folder / f"compare-{before.run.started}.html"
+    assert done.stderr == f"the page: {page}\n"
+    # What is printed is in it too, and where it was measured.
+    text = html.unescape(page.read_text())
+    assert all(line in text for line in done.stdout.splitlines())
+    assert after.run.started in text
+    assert [*before.run.folder.glob("compare-*")] == []
 
 
 def test_compare_finds_runs_by_their_time_in_the_results_folder(store: Store, tmp_path: Path) -> None:

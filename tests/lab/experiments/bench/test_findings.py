@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -23,7 +24,7 @@ from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
-from lab.report.bench_export import render_csv, render_parquet
+from lab.report.bench_export import render_charts, render_csv, render_parquet, render_theory
 from lab.report.bench_text import (
     Advice,
     make_answers,
@@ -244,6 +245,24 @@ def test_export_is_the_only_output(measured, form: str, begins: bytes) -> None:
     done = CliRunner().invoke(bench_command, ["--show", found.run.started, "--export", form, "--out", str(root)])
     assert done.exit_code == 0, done.output
     assert done.stdout_bytes.startswith(begins)
+
+
+def test_exported_charts_are_files_whose_paths_are_printed(measured) -> None:
+    found = measured()
+    root = found.run.folder.parent.parent
+    words = ["--show", found.run.started, "--export", "svg", "--out", str(root)]
+    paths = [Path(line) for line in CliRunner().invoke(bench_command, words).stdout.splitlines()]
+    charts = render_charts(found)
+    assert {path.relative_to(found.run.folder).as_posix(): path.read_text() for path in paths} == charts != {}
+
+
+def test_exported_theory_is_that_of_the_models_that_are_named(measured) -> None:
+    found = measured()
+    root = found.run.folder.parent.parent
+    for names in ([], ["twisted_reactor"]):
+        words = [*names, "--show", found.run.started, "--export", "theory", "--out", str(root)]
+        assert CliRunner().invoke(bench_command, words).stdout == render_theory(found, names)
+    assert render_theory(found, names) != render_theory(found, [])
 
 
 def test_shown_run_gets_new_reports(measured) -> None:
