@@ -121,6 +121,12 @@ def test_switches_include_threads_that_end(tmp_path):
     assert switches.read([7]) is not None
     tell(227, 1)
     assert switches.read([7]) is None
+    # A process that has ended is left out; with all of them ended, nothing is known.
+    assert switches.read([99]) is None
+    others = Switches(tmp_path)
+    (tmp_path / "8" / "task" / "8").mkdir(parents=True)
+    (tmp_path / "8" / "task" / "8" / "status").write_text("voluntary_ctxt_switches:\t3\n")
+    assert others.read([99, 8]) == 0
 
 
 def test_ended_process_gives_an_empty_sample(run):
@@ -129,7 +135,11 @@ def test_ended_process_gives_an_empty_sample(run):
     child.communicate()
     assert meter.read() == Sample()
     assert meter.count_descriptors() is None
-    assert open_process_meter(child.pid).read() == Sample()
+    assert meter.count_zombies() is None
+    none = open_process_meter(child.pid)
+    assert (none.read(), none.count_zombies()) == (Sample(), None)
+    assert isinstance(none, NoMeter)
+    assert str(child.pid) in none.reason
 
 
 def test_no_meter_knows_nothing():
@@ -260,7 +270,19 @@ def test_stats_of_the_engine_are_read():
     }
     assert StatsMeter(lambda: answer).read() == Sample(1.5, 4000, None, 9, 1.0, 0.5, None, 0.25)
     # What a stopped container gets.
-    assert StatsMeter(lambda: {"cpu_stats": {"cpu_usage": {"total_usage": 0}}, "memory_stats": {}}).read() == Sample()
+    nothing = {"total_usage": 0, "usage_in_usermode": 0, "usage_in_kernelmode": 0}
+    stopped = {"cpu_usage": nothing, "throttling_data": {"throttled_time": 0}}
+    assert StatsMeter(lambda: {"cpu_stats": stopped, "memory_stats": {}}).read() == Sample()
+
+
+@pytest.mark.parametrize("error", [docker.errors.NotFound("gone"), requests.ConnectionError("refused")])
+def test_stats_that_cannot_be_read_are_an_empty_sample(error):
+    def fail():
+        raise error
+
+    meter: Meter = StatsMeter(fail)
+    assert meter.read() == Sample()
+    assert (meter.pid, meter.count_descriptors(), meter.count_zombies()) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -493,6 +515,22 @@ def test_remote_container_is_read_from_its_engine(open_engine, monkeypatch, pid)
     assert open_container_meter("web").read() == Sample(cpu_seconds=2.0)
     assert engine.asked == [("abc123", {"stream": False, "one_shot": True})]
     assert not engine.is_closed
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [(requests.ConnectionError("refused"), "refused"), ({"Id": "abc123"}, "'State'")],
+)
+def test_container_that_the_engine_does_not_describe_has_a_reason(open_engine, monkeypatch, found, reason):
+    def inspect(name):
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(open_engine(42), "inspect_container", inspect)
+    meter = open_container_meter("web")
+    assert isinstance(meter, NoMeter)
+    assert meter.reason == f"the Docker engine does not describe the container web: {reason}"
 
 
 def test_unknown_container_has_a_reason(open_engine):
