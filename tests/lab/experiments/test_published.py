@@ -132,6 +132,7 @@ def test_save_keeps_the_part_of_the_other_script(tmp_path: Path) -> None:
     written.save(path)
     read = Measured.load(path)
     assert (read.models, read.environment, read.missing) == (written.models, written.environment, written.missing)
+    assert read.seconds == 3.0
     assert read.idle == {"plain": Idle(10_000, 3_000, p50_us=9)}
     assert read.websockets == {"other": Idle(63, why="a thread each")}
     assert (read.idle_environment, read.websockets_environment) == ({"date": "then"}, {"date": "later"})

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -10,8 +12,9 @@ from click.testing import CliRunner
 from lab.base.errors import LabError
 from lab.cli.commands.compare import compare
 from lab.experiments.bench.baseline import BASELINE_FILE, Baseline, find_deviations, read_ratios, render_baseline
-from lab.experiments.bench.findings import Findings, read_findings
+from lab.experiments.bench.findings import Findings, RowKey, read_findings
 from lab.experiments.store import Run
+from lab.metrics.estimates import Estimate
 from lab.servers.catalogue import Catalogue
 
 COSTS = {"asyncio_streams": 20.0, "twisted_reactor": 30.0, "plain_socket": 10.0}
@@ -206,6 +209,28 @@ def test_change_of_exactly_the_threshold_is_no_deviation(measured: Measure) -> N
     # 2.25 / 1.5 - 1 = 0.5, in a closed loop and at the fixed rate.
     assert [item.is_regression for item in find_deviations(kept, dearer, 0.5)] == []
     assert [item.is_regression for item in find_deviations(kept, dearer, 0.499)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("cheaper", "ratio", "is_moved"),
+    # 1 / 1.3 is 0.769. Of eight models, seven are more than three quarters, and six are not.
+    [(7, 0.76, True), (7, 0.78, False), (6, 0.5, False), (8, 0.5, True)],
+)
+def test_reference_costs_more_if_three_quarters_of_the_models_cost_less(
+    monkeypatch: pytest.MonkeyPatch, cheaper: int, ratio: float, is_moved: bool
+) -> None:
+    def make(*ratios: float) -> dict[RowKey, Estimate]:
+        return {RowKey("session", f"m{n}", "closed"): Estimate(each, each, each, 3) for n, each in enumerate(ratios)}
+
+    monkeypatch.setattr(
+        "lab.experiments.bench.baseline.read_ratios", lambda *_: make(*[ratio] * cheaper, *[1.0] * (8 - cheaper))
+    )
+    run: Any = SimpleNamespace(noise=lambda figure: None)
+    found = [item for item in find_deviations(Baseline({}, "m", make(*[1.0] * 8)), run, 0.3) if item.is_regression]
+    said = (
+        f"relative to m, most models cost {ratio:.2f} times their baseline, or less: m itself costs more, a regression"
+    )
+    assert [item.text for item in found] == [said] * is_moved
 
 
 def test_change_within_the_noise_is_no_deviation(bench, make_plan, make_measurement) -> None:

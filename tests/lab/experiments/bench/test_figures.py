@@ -198,6 +198,39 @@ def test_overlapping_rates_of_the_cross_check_do_not_differ(store: Store) -> Non
     assert CrossCheck("ping", "a", "wrk", replace(theirs, low=110.1), ours, None, None, None).differs(0.0) == "less"
 
 
+def test_noise_widens_the_rates_of_both_clients(store: Store) -> None:
+    ours = row_of(store({"a": [make(90), make(100), make(110)]}), "a").read("rate")
+    theirs = replace(ours, middle=120, low=114, high=130)
+    # 3 % of the medians: 110 + 3 is more than 114 - 3.6, but less than 114; and 114 - 3.6 is more than 110.
+    for one, other, differs in ((ours, theirs, "more"), (theirs, ours, "less")):
+        check = CrossCheck("ping", "a", "wrk", one, other, None, None, None)
+        assert (check.differs(0.0), check.differs(0.03)) == (differs, None)
+    assert CrossCheck("ping", "a", "wrk", None, theirs, None, None, None).differs(0.0) is None
+
+
+def test_client_without_a_result_says_why(store: Store) -> None:
+    found = store(ALL)
+    keep = found.run.keep
+    keep("cross-check/ping/a/ours-1", {"measurement": make(100).as_json()})
+    keep("cross-check/http_ping/a/ours-1", {"measurement": make(100).as_json()})
+    keep("cross-check/http_ping/a/wrk-1", {"rate": 90.0})
+    keep("cross-check/http_ping/a/wrk-2", {"failure": "wrk gave no result"})
+    keep("cross-check/http_ping/a/hey-1", {"rate": 80.0})
+    checks = read_findings(Run.open(found.run.folder)).cross_checks
+    assert {(check.workload, check.client): check.missing for check in checks} == {
+        ("ping", "redis-benchmark"): "redis-benchmark was not run",
+        ("http_ping", "wrk"): "wrk gave no result",
+        ("http_ping", "h2load"): "h2load was not run",
+        ("http_ping", "hey"): None,
+    }
+
+
+def test_reason_of_a_model_that_failed_the_suite_names_the_backend_of_the_run(store: Store) -> None:
+    found = store(ALL, unsound=["b"], environment={"backend": "docker"})
+    assert list(found.unsound) == ["b"]
+    assert found.unsound["b"].endswith("`lab --backend docker check b` shows why")
+
+
 def test_steps_of_redis_benchmark_and_of_the_generators_limit_are_read(store: Store) -> None:
     found = store(ALL, generator_limit="peer_redis")
     for number, (rate, cores, verdict, theirs) in enumerate(
@@ -359,6 +392,11 @@ def test_earlier_failures_are_no_regression(store: Store) -> None:
     found = list(find_differences(store(BASE), store(failing), 0.1))
     assert [(item.figure, item.is_regression) for item in found] == [("failures", True)]
     assert "3 failures, none before: reset" in found[0].text
+    # Its figures are compared all the same, and every kind is named.
+    dearer = {"a": [vary(item, failures={"reset": 1, "timeout": 2}) for item in change(BASE, cpu=1.5)["a"]]}
+    found = list(find_differences(store(BASE), store(dearer), 0.1))
+    assert [item.figure for item in found] == ["failures", "cpu_us"]
+    assert found[0].text == "a, session, closed: 9 failures, none before: reset, timeout"
 
 
 def test_different_conditions_are_named() -> None:

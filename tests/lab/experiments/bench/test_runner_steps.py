@@ -40,6 +40,7 @@ from tests.support.made_up import MEASUREMENT, vary
 CATALOGUE = Catalogue.load()
 MODELS = ("asyncio_streams", "twisted_reactor", "plain_socket")
 SOUND = ModelResult(5, 0)
+MOMENT = r"\d{4}-\d\d-\d\dT\d{6}\.\d{6}Z"
 
 
 class RecordingBackend(UnusedBackend):
@@ -157,6 +158,8 @@ def test_stored_step_has_request_and_result(lab: Open) -> None:
     assert (record["preset"], record["users"]) == ("closed_session", 16)
     assert 0 <= record["took"] < 60
     assert record["measurement"]["rate"] == 10_000
+    assert re.fullmatch(MOMENT, record["at"])
+    assert re.fullmatch(MOMENT, found.run.end["at"])
     assert "round-1, session, asyncio_streams, closed: server-bound" in found.lines[-1]
 
 
@@ -174,6 +177,7 @@ def test_stored_result_of_another_client_is_not_measured_again(lab: Open) -> Non
     key = "cross-check/ping/asyncio_streams/redis-benchmark-1"
     before, asked = found.run.read(key), len(found.backend.asked)
     assert before["rate"] == 20_000
+    assert re.fullmatch(MOMENT, before["at"])
     found.runner._cross_check(1, ["asyncio_streams"])
     assert (found.run.read(key), len(found.backend.asked)) == (before, asked)
 
@@ -466,6 +470,48 @@ def test_cross_check_continues_after_a_failed_server(lab: Open) -> None:
     ]
 
 
+def test_client_without_a_result_is_stored_with_its_reason_and_the_run_continues(lab: Open) -> None:
+    found = lab(models=("asyncio_streams",), control="asyncio_streams", workloads=("echo_1k",))
+    found.backend.answers["redis"] = Completed((), 1, "", "refused")
+    found.measure_all()
+    record = found.run.read("cross-check/ping/asyncio_streams/redis-benchmark-1")
+    assert record["failure"] == "redis-benchmark gave no result: refused"
+    assert re.fullmatch(MOMENT, record["at"])
+    assert found.run.has("round-1/echo_1k/asyncio_streams/closed")
+    assert found.run.is_finished
+
+
+def test_additional_rounds_of_the_fixed_rate_have_no_cross_check(lab: Open) -> None:
+    plan = {"modes": ("closed", "fixed"), "rounds": 2, "fixed_rounds": 4, "workloads": ("echo_1k",)}
+    found = lab(models=("asyncio_streams",), control="asyncio_streams", **plan)
+    found.measure_all()
+    keys = [key for key in found.run.list_keys() if key.startswith("cross-check/")]
+    assert sorted(keys) == [
+        f"cross-check/ping/asyncio_streams/{client}-{number}"
+        for client in ("ours", "redis-benchmark")
+        for number in (1, 2)
+    ]
+
+
+def test_server_of_the_generators_limit_is_prepared_as_the_models_are(lab: Open) -> None:
+    found = lab(
+        models=("asyncio_streams",), generator_limit="peer_redis", workloads=("echo_1k",), pinning=Pinning((1,), (0,))
+    )
+    found.measure_all()
+    assert found.pinned == [("t", ("asyncio_streams", "peer_redis"))]
+    assert found.backend.asked[0][0][-2:] == ["command=tcp://127.0.0.1:8000", "command=tcp://127.0.0.1:8003"]
+
+
+def test_server_without_http_is_not_cross_checked_by_http(lab: Open) -> None:
+    names = ("asyncio_streams",)
+    found = lab(models=names, control="asyncio_streams", generator_limit="peer_redis", workloads=("http_ping",))
+    listed = [(workload, name) for workload, name, _ in found.runner._list_cross_checked(names)]
+    assert listed == [("ping", "asyncio_streams"), ("ping", "peer_redis"), ("http_ping", "asyncio_streams")]
+    # A control that failed the suite is not checked; the other is none of the models.
+    listed = [(workload, name) for workload, name, _ in found.runner._list_cross_checked(())]
+    assert listed == [("ping", "peer_redis")]
+
+
 # Progress.
 
 
@@ -538,7 +584,7 @@ def test_failed_step_is_stored_once_and_reported(lab: Open) -> None:
     key = "round-1/session/asyncio_streams/closed"
     reason = "no result; the server exited with code 3, its last lines: b / c / d"
     assert found.run.read(key)["failure"] == reason
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}\.\d{6}Z", found.run.read(key)["at"])
+    assert re.fullmatch(MOMENT, found.run.read(key)["at"])
     assert f"{key}: {reason}" in found.lines
     assert found.runner.progress.total == 0
     found.runner._keep_failure(Step(Phase.ROUND, 1, "session", "asyncio_streams"), "again")
@@ -691,9 +737,24 @@ def test_workload_is_for_models_that_offer_its_service_over_its_transport() -> N
     assert WORKLOADS["datagrams"].is_for(CATALOGUE["asyncio_protocol"])
     assert not WORKLOADS["datagrams"].is_for(CATALOGUE["peer_socat"])
     assert WORKLOADS["echo_1k"].is_for(CATALOGUE["peer_socat"])
+    # It speaks HTTP, and declares that it serves files alone.
+    assert WORKLOADS["http_ping"].is_for(CATALOGUE["peer_nginx"])
+    assert not WORKLOADS["http_sleep"].is_for(CATALOGUE["peer_nginx"])
 
 
 # The warm-up.
+
+
+def test_server_without_command_is_warmed_up_through_another_service(lab: Open) -> None:
+    found = lab(models=("peer_socat", "peer_nginx"))
+    found.backend.targets = lambda: [  # type: ignore[method-assign]
+        Listener("peer_socat", "echo", "tcp", "tcp://127.0.0.1:1"),
+        Listener("peer_nginx", "http", "tls", "https://127.0.0.1:2"),
+        Listener("peer_nginx", "http", "tcp", "http://127.0.0.1:3"),
+    ]
+    found.runner._warm_up_servers(("peer_socat", "peer_nginx"))
+    ((arguments, _),) = found.backend.asked
+    assert arguments[-2:] == ["echo=tcp://127.0.0.1:1", "http=http://127.0.0.1:3"]
 
 
 def test_warm_up_stops_at_the_first_failure(
@@ -713,3 +774,5 @@ def test_warm_up_stops_at_the_first_failure(
     assert shown.err == "tcp://b:2: reset\n"
     assert asked[0] == ("command", "tcp://a:1", ["PING"], 5.0)
     assert asked[3] == ("echo", "tcp://b:2", ["warm-up"], 5.0)
+    warm_up.main(["1", "http=http://c:3"])
+    assert asked[-1] == ("http", "http://c:3", ["/ping"], 5.0)

@@ -119,6 +119,36 @@ def test_deviation_begins_above_the_tolerance(make_plan: Any, rate: int, cpu: fl
     assert found.deviation == says
 
 
+def test_upper_bound_is_of_the_cores_and_the_sleep_of_the_row(make_plan: Any) -> None:
+    processes = Server("process each", None, 12_000, True)
+    row = make_row(measured(9_000, 150.0, users=4, allotted=2), workload="sleep_20ms")
+    findings = make_findings(make_plan, processes, {}, workload="sleep_20ms")
+    found = expect(findings, row)
+    assert found is not None
+    # Four requests at a time take 20.15 ms each; on two cores, 150 µs of CPU would allow 13,333/s.
+    assert found.upper_bound.rate == pytest.approx(4 / 0.02015)
+    found = expect(make_findings(make_plan, processes, {}), make_row(measured(9_000, 150.0, allotted=2)))
+    assert found is not None
+    assert found.upper_bound.rate == pytest.approx(2e6 / 150)
+
+
+def test_interval_of_a_row_decides_whether_it_deviates(make_plan: Any) -> None:
+    """Three rounds: of a row, the low end is above theory, or the high one far below, or neither."""
+    findings = make_findings(make_plan, LOOP, {4: measured(1, 100.0)})
+
+    def explain(*rates: int) -> str:
+        found = expect(
+            findings, make_row(*(measured(rate, verdict=Verdict(Limit.WAITING, "waited")) for rate in rates))
+        )
+        assert found is not None
+        return found.deviation
+
+    assert explain(11_000, 12_000, 13_000) == ""
+    assert explain(11_010, 12_000, 13_000).startswith("20% above theory: ")
+    assert explain(3_000, 4_000, 5_000) == ""
+    assert explain(3_000, 4_000, 4_990) == "40% of what theory allows: waited"
+
+
 def test_noise_of_the_run_widens_the_tolerance(make_plan: Any) -> None:
     # Control and model differ by 4,000 of 10,000: 40 %. A rate of 13,000 is within that, 15,000 is not.
     pair = {
