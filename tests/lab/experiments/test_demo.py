@@ -169,6 +169,15 @@ def test_demo_loads_each_model_three_times_in_alternating_order_and_over_http(mo
     ]
 
 
+def test_demo_without_the_figures_of_waits_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(FakeLab):
+        def measure_together(self, backend: Backend, models: Sequence[Model], load: Preset) -> list[Measurement]:
+            raise LabError("no result")
+
+    found = run_demo(monkeypatch, Lost(), ["plain_socket"])
+    assert (found.waits, found.missing, [row.model for row in found.measurements]) == ({}, {}, ["plain_socket"])
+
+
 def test_demo_divides_its_time_by_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
     assert demo.USERS == 32

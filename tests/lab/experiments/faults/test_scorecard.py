@@ -638,6 +638,17 @@ def test_drain_has_no_duration(backend: FakeBackend) -> None:
 
 def test_apply_all_injects_by_default(backend: FakeBackend) -> None:
     (found,) = apply_all(backend, [ONE_AT_A_TIME], ["pause"], 5)
-    assert found.is_control is False
+    assert (found.is_control, found.seed) == (False, 5)
     assert "pause" in backend.names()
+    # Each model in its turn under each fault; a model that has nothing to break has no score.
+    backend.printed = {"run_beside": "0\n"}
+    names = (ONE_AT_A_TIME, "socketserver_sequential")
+    scores = list(apply_all(backend, names, ["worker", "nothing", "pause"], 7, control=False))
+    assert [(item.model, item.fault) for item in scores] == [
+        (name, fault) for name in names for fault in ("nothing", "pause")
+    ]
+    backend.done.clear()
+    (found,) = apply_all(backend, names[:1], ["pause"], 5, control=True)
+    assert found.is_control
+    assert "pause" not in backend.names()
     assert scorecard._MOMENT == (0.1, 0.6)

@@ -111,6 +111,20 @@ def test_call_that_sends_counts_when_it_begins(name: str) -> None:
     assert count_calls(calls, 10, 22, 2) == ({name: 1.0}, 6.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "copied"),
+    [
+        *((name, 7.0) for name in ("read", "readv", "pread64", "preadv", "preadv2", "recvfrom", "recvmsg")),
+        *((name, 7.0) for name in ("write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg")),
+        ("sendfile64", 7.0),
+        # What they return is a descriptor or an event; nothing is copied, or it is not a client's.
+        *((name, 0.0) for name in ("accept4", "epoll_wait", "readlink", "recvmmsg", "futex")),
+    ],
+)
+def test_bytes_are_those_of_calls_that_copy_for_a_client(name: str, copied: float) -> None:
+    assert count_calls([Call(1, name, 15, 16, 14), Call(1, name, 17, 18, -1)], 10, 22, 2) == ({name: 1.0}, copied)
+
+
 def test_costs_are_medians_of_the_rounds() -> None:
     """System calls by the clock of strace, CLOCK_REALTIME; switches were counted without it, by the other clock."""
 
