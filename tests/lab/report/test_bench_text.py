@@ -221,6 +221,8 @@ def test_models_without_a_difference_tie() -> None:
         ("result", "Highest rate: b, a (no difference beyond the noise)."),
         ("result", "Least CPU per request: a, b."),
     ]
+    ranks = [(line.model, line.cells["rank"].text) for line in make_lines(make_findings([A, same, C]), "session")]
+    assert ranks == [("b", "1-2"), ("a", "1-2"), ("c", "3")]
     assert list_answers([A, same, C])[0] == ("best", "Best: b, a (no model is measurably faster or cheaper).")
 
 
@@ -319,6 +321,23 @@ RATES = "Independent check of a, ping: 1.00k [990 1.01k] requests/s here, 2.00k 
 )
 def test_independent_check_shows_both_figures(check: CrossCheck, said: str) -> None:
     assert said in list_reliability(cross_checks=(check,))
+
+
+def test_independent_check_is_compared_with_the_noise_of_the_run() -> None:
+    slower = replace(CHECK, theirs=Estimate(500.0, 495.0, 505.0, 3), our_cost=None)
+    (said,) = [text for text in list_reliability(cross_checks=(slower,)) if text.startswith("Independent")]
+    assert said.endswith(
+        " by wrk: they differ beyond the noise: wrk is the slower client, or the rates here are too high; the CPU per "
+        "request, which no client can change, shows which."
+    )
+    # The control's rate is half of its model's: 4,500 are 67 % of their middle, and 2,000 is within that of 1,000.
+    control = make_row("control-a", (4_500, 4_600, 4_550), (50.0, 52.0, 51.0))
+    (said,) = [
+        text
+        for text in list_reliability([A, control], plan=replace(PLAN, control="a"), cross_checks=(CHECK,))
+        if text.startswith("Independent")
+    ]
+    assert said.endswith(": they agree.")
 
 
 def test_limit_of_the_generator_has_its_cores_and_its_rounds() -> None:

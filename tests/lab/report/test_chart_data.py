@@ -16,7 +16,7 @@ from lab.experiments.bench.plan import Plan
 from lab.experiments.soak import MEGABYTE
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Change, Estimate
-from lab.metrics.trend import Slope
+from lab.metrics.trend import Slope, Trend
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_charts, compare_page, faults_page, measurement_charts, soak_page
 from lab.report.bench_answer import Answer
@@ -164,6 +164,68 @@ def test_details_of_a_bench(drawn: Drawn, make_findings: Callable[..., Findings]
     assert drawn.options["session-memory"]["up"].title == "memory in MiB"
     axes = drawn.options["session-cost"]
     assert (axes["across"].title, axes["up"].title) == ("CPU µs per request", "p99, at 70% of each model's knee")
+    # Every mark has the colour of the answer, and every tooltip and axis the unit of its figure.
+    assert [[each.tone for each in data] for data in drawn.data.values()] == [[Tone.BLUE, Tone.ORANGE]] * 5
+    assert tails[0].tip == "prefork: 900 µs at 4, 900 µs at 16; knee at 16 connections"
+    assert memory[0].tip.startswith("prefork: 1.2 MiB at 4, 1.8 MiB at 16; ")
+    assert [point.tip for point in drawn.data["session-cost"]] == [
+        "prefork: 40.0 µs, p99 600 µs",
+        "thread_pool: 100 µs, p99 1.80 ms",
+    ]
+    assert (axes["across"].label(40.0), axes["up"].label(1800.0)) == ("40", "1.8 ms")
+    assert drawn.options["session-memory"]["up"].label(3.0) == "3"
+    assert drawn.options["session-latency"]["show"] is show_time
+
+
+@pytest.mark.parametrize(
+    ("modes", "mode", "words"),
+    [
+        (("closed", "fixed", "open-50", "open-70"), "open-70", "at 70% of each model's knee"),
+        (("closed", "open-50"), "open-50", "at 50% of each model's knee"),
+        (("closed", "fixed"), "closed", "closed loop"),
+        (("fixed", "open-90"), "closed", "closed loop"),
+    ],
+)
+def test_latencies_are_those_of_the_best_mode_that_was_measured(
+    tmp_path: Path, modes: tuple[str, ...], mode: str, words: str
+) -> None:
+    run = make_bench_run(tmp_path, {}, replace(PLAN, modes=modes))
+    for each in (*modes, "closed"):
+        key = f"round-1/session/prefork/{each}"
+        if not run.has(key):
+            run.keep(key, {"measurement": vary(MEASUREMENT, model="prefork").as_json()})
+    run.keep(f"round-1/session/thread_pool/{mode}", {"failure": "it has ended"})
+    rows, found = bench_charts.list_latencies(read_findings(run), "session")
+    assert ([(row.model, row.mode) for row in rows], found) == ([("prefork", mode)], mode)
+    assert bench_charts.describe_mode(found) == words
+
+
+def test_costs_against_tails_are_those_at_the_fixed_rate(drawn: Drawn, tmp_path: Path) -> None:
+    run = make_bench_run(tmp_path, {}, replace(PLAN, modes=("closed", "fixed")))
+    for mode, cost in (("closed", 70.0), ("fixed", 40.0)):
+        found = vary(MEASUREMENT, model="prefork", server_cpu_us=cost)
+        run.keep(f"round-1/session/prefork/{mode}", {"measurement": found.as_json()})
+    bench_charts.draw_details(read_findings(run), "session", ANSWER)
+    assert [(point.x, point.y) for point in drawn.data["session-cost"]] == [(40.0, 900.0)]
+
+
+def test_changes_of_costs_are_those_of_both_modes_and_of_the_rate_those_at_full_speed(
+    drawn: Drawn, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, workloads=("ping", "session"), modes=("closed", "fixed"), control=None)
+    found = []
+    for name in ("before", "after"):
+        run = make_bench_run(tmp_path / name, {}, plan)
+        for workload in plan.workloads:
+            for mode in plan.modes:
+                kept = {"measurement": vary(MEASUREMENT, model="prefork").as_json()}
+                run.keep(f"round-1/{workload}/prefork/{mode}", kept)
+        found.append(read_findings(run))
+    compare_page.draw_changes(*found)
+    assert [row.group for row in drawn.data["cpu"]] == [
+        *("ping, closed", "ping, fixed", "session, closed", "session, fixed")
+    ]
+    assert [row.group for row in drawn.data["rate"]] == ["ping, closed", "session, closed"]
 
 
 def test_rate_is_on_an_axis_from_zero_however_much_it_rises(drawn: Drawn, tmp_path: Path) -> None:
@@ -279,8 +341,8 @@ def test_noise_of_a_comparison_is_that_of_the_noisier_run(drawn: Drawn, make_fin
     for noises, is_grey in (((0.2, 0.01), True), ((0.01, 0.2), True), ((0.01, 0.02), False)):
         drawn.data.clear()
         with pytest.MonkeyPatch.context() as patch:
-            levels = {id(before): noises[0], id(after): noises[1]}
-            patch.setattr(Findings, "noise", lambda self, figure, levels=levels: levels.get(id(self)))
+            levels = {(id(before), "cpu_us"): noises[0], (id(after), "cpu_us"): noises[1]}
+            patch.setattr(Findings, "noise", lambda self, figure, levels=levels: levels.get((id(self), figure)))
             compare_page.draw_changes(before, after)
         row = next(row for row in drawn.data["cpu"] if row.name == "prefork")
         assert (row.tone is Tone.GREY) is is_grey
@@ -307,7 +369,7 @@ def test_baseline_shows_models_that_became_dearer_than_the_reference(
         assert {(row.text, row.tone) for row in rows} == {(text, tone)}
     noisy = make_findings(50.0, "noisy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Findings, "noise", lambda self, figure: 0.3)
+        patch.setattr(Findings, "noise", lambda self, figure: {"cpu_us": 0.3}.get(figure))
         compare_page.draw_baseline(was, noisy)
         assert {row.tone for row in drawn.data["cpu"]} == {Tone.GREY}
         patch.setattr(Findings, "noise", lambda self, figure: None)
@@ -375,10 +437,23 @@ def test_charts_of_a_load(drawn: Drawn) -> None:
     assert list(drawn.data["latency"][0].times) == list(SHARES)
     assert drawn.data["latency"][1].times[0.5] == 5e6
     assert drawn.options["latency"]["show"] is show_time
-    assert [(point.x, point.y) for point in drawn.data["cost"]] == [(40.0, 900.0), (400.0, 5e6)]
+    assert [(point.x, point.y, point.tone, point.tip) for point in drawn.data["cost"]] == [
+        (40.0, 900.0, Tone.BLUE, "prefork: 40.0 µs per request, p99 900 µs"),
+        (400.0, 5e6, Tone.ORANGE, "thread_pool: 400 µs per request, p99 5.00 s"),
+    ]
+    across, up = drawn.options["cost"]["across"], drawn.options["cost"]["up"]
+    assert (across.low <= 40.0, across.high >= 400.0, across.label(4e3)) == (True, True, "4\u202f000")
+    assert (up.low <= 900.0, up.high >= 5e6, up.label(900.0)) == (True, True, "900 µs")
+    assert [line.tone for name in ("cores", "memory") for line in drawn.data[name]] == [Tone.BLUE, Tone.ORANGE] * 2
     # 0.5 s of CPU in the second before 2, 2 s in the two before 4.
     assert drawn.data["cores"][0].points == [(2.0, 0.5), (4.0, 1.0)]
     assert drawn.data["memory"][0].points == [(1.0, 1.0), (2.0, 2.0), (4.0, 3.0)]
+
+
+def test_measurement_without_a_response_time_has_no_distribution(drawn: Drawn) -> None:
+    found = [make_load("prefork"), make_load("silent", answered=0, histogram=())]
+    list(measurement_charts.Comparison(found, {}, {}).draw_latency())
+    assert [each.name for each in drawn.data["latency"]] == ["prefork"]
 
 
 def test_axes_over_time_start_at_zero_but_that_of_memory(drawn: Drawn) -> None:
@@ -493,6 +568,17 @@ def test_soak_of_two_models_is_drawn_in_the_units_of_its_axes(drawn: Drawn) -> N
     list(soak_page.draw_memory(found))
     slow, fast = drawn.data["growth"]
     assert (fast.middle, fast.text) == (about(21.6), "+21.60")
+    drawn.data.clear()
+    # Memory that is flat is drawn as such, though descriptors grow; the model as a whole is not flat.
+    leaking = replace(found[0], growth=found[0].growth | {"memory": Trend.FLAT, "descriptors": Trend.GROWS})
+    list(soak_page.draw_growth([leaking], MEGABYTE))
+    list(soak_page.draw_memory([leaking]))
+    list(soak_page.draw_counts([leaking]))
+    tones = {name: [each.tone for each in data] for name, data in drawn.data.items()}
+    assert tones == {"growth": [Tone.BLUE], "memory": [Tone.ORANGE], "descriptors": [Tone.ORANGE]}
+    drawn.data.clear()
+    list(soak_page.draw_growth(found, 2 * MEGABYTE))
+    list(soak_page.draw_memory(found))
     assert (slow.note, fast.note) == ("+10.80 to +10.80 MB/h, grows", "+21.60 to +21.60 MB/h, grows")
     assert drawn.titles["growth"] == "Growth of memory; the band ends at the limit of 2 MB per hour"
     assert (drawn.options["growth"]["axis"], drawn.options["growth"]["band"]) == ("MB per hour", (0.0, 2.0))

@@ -97,6 +97,19 @@ def test_exported_row_has_the_number_of_failures_and_not_of_their_kinds(findings
     found = {1: vary(MEASUREMENT, failures={"timeout": 5, "reset": 2})}
     (exported,) = list_measurements(replace(findings, rows={key: replace(row, found=found)}))
     assert (exported["failed"], exported["verdict"]) == (7, str(MEASUREMENT.verdict.bound))
+    assert not [name for name, value in exported.items() if isinstance(value, dict | list | tuple)]
+
+
+def test_exported_rows_have_their_step_and_their_reason(findings: Findings) -> None:
+    (key, row), *_ = findings.rows.items()
+    found = {number: vary(MEASUREMENT, workload="closed_x", users=number) for number in (2, 5)}
+    exported = list_measurements(replace(findings, rows={key: replace(row, found=found)}))
+    names = ("workload", "mode", "round", "preset", "reason")
+    reason = "the server used 99% of a core"
+    assert [tuple(each[name] for name in names) for each in exported] == [
+        (key.workload, key.mode, number, "closed_x", reason) for number in (2, 5)
+    ]
+    assert len({key.workload, key.mode, "closed_x"}) == 3
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The report of `lab faults`: cells, sentences, medians and coordinates, with expected values computed by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.under_load import UnderLoad
 from lab.experiments.store import Run
 from lab.report import faults_page
+from lab.report.fault_recovery import list_recoveries
 from lab.report.faults_text import (
     Outcome,
     key_of,
@@ -175,8 +177,7 @@ def test_long_chart_has_a_dozen_ticks() -> None:
 
 
 def test_report_as_markdown(run: Run) -> None:
-    interval = FaultInterval("pause", "a", is_control=True)
-    interval.close()
+    interval = FaultInterval("pause", "a", is_control=True, begin="then", end="later")
     load = vary(MEASUREMENT, failures={"timeout": 2})
     declared = score("b", "slow-clients", Verdict.FAILED, probe_report=None, expected="why")
     outcome = Outcome(run, [score("a", "pause"), declared], [UnderLoad(interval, SEEN, load)])
@@ -212,9 +213,11 @@ def test_report_as_markdown(run: Run) -> None:
         "",
     ]
     under = lines.index("## a, pause (control run)")
-    assert lines[under + 2].startswith("closed_session, 16 users for 1.0 s: 10.0k requests/s, ")
-    assert ", failed: " in lines[under + 2]
-    assert lines[under + 2].endswith(f"for 500 ms. [Raw data]({run.path_of('a/pause')}).")
+    assert lines[under + 2] == (
+        "closed_session, 16 users for 1.0 s: 10.0k requests/s, 10,000 exchanges answered, failed: 2 × timeout, "  # noqa: RUF001
+        "p99 900 µs over the whole load. Fault from then for 500 ms. "
+        f"[Raw data]({run.path_of('a/pause')})."
+    )
     assert lines[under + 3 : under + 10] == [
         "",
         "| second | PING p50 | PING p99 | failed |",
@@ -243,7 +246,27 @@ def test_report_of_a_load_has_no_scorecard(run: Run) -> None:
 
 
 def test_page_links_each_account(run: Run) -> None:
-    outcome = Outcome(run, [score("a", "pause"), score("a", "slow-clients", Verdict.FAILED)])
-    text = faults_page.render(outcome)
-    assert run.path_of(key_of("a", "pause")) in text
+    interval = FaultInterval("loss", "b", is_control=False)
+    interval.close()
+    scores = [score("a", "pause"), score("a", "slow-clients", Verdict.FAILED)]
+    text = faults_page.render(Outcome(run, scores, [UnderLoad(interval, SEEN, MEASUREMENT)]))
+    details = re.findall(r'so it was <a href="([^"]+)">account</a>', text)
+    assert details == [run.path_of(key_of("a", fault)) for fault in ("pause", "slow-clients")]
+    assert f'<a href="{run.path_of(key_of("b", "loss"))}">Raw data</a>' in text
     assert "▲\u00a0failed !" in text
+    # The times of the probe, and how long each fault took.
+    assert '<td data-label="slowest PING">400 ms</td>' in text
+    assert re.findall(r'aria-labelledby="(\S+)-title', text) == ["slowest", "recovery", "probe-1"]
+
+
+def test_least_harmful_fault_comes_first_and_each_names_its_slowest_model() -> None:
+    times = {("a", "kill"): 0.9, ("b", "kill"): 0.5, ("a", "pause"): 0.3, ("b", "pause"): 0.1, ("c", "pause"): None}
+    scores = [
+        score(model, fault, probe_report=replace(SEEN, slowest=took, recover=None))
+        for (model, fault), took in times.items()
+    ]
+    (slowest,) = list_recoveries(scores, ["drain", "kill", "pause"])
+    assert [(row.name, row.low, row.middle, row.high, row.note) for row in slowest.rows] == [
+        ("pause", 0.1, about(0.2), 0.3, "100 ms to 300 ms (a)"),
+        ("kill", 0.5, 0.7, 0.9, "500 ms to 900 ms (a)"),
+    ]

@@ -132,6 +132,22 @@ def test_verdict_of_a_soak_has_its_growth_and_its_clients(
     assert " ".join(re.sub(r"<[^>]+>", "", answer).split()) == f"1 model {said.replace(';', '')}"
 
 
+def test_page_of_a_soak_names_every_model_that_grows_or_was_not_served(tmp_path: Path) -> None:
+    found = [
+        soak(Trend.FLAT, Trend.FLAT, Trend.FLAT),
+        replace(soak(Trend.FLAT, Trend.GROWS, Trend.FLAT, visits=UNSERVED), model="thread_pool"),
+        replace(soak(Trend.FLAT, Trend.FLAT, Trend.FLAT, visits=UNSERVED), model="trio_nursery"),
+        replace(make_soak("plain_socket", 30_000.0), visits=SERVED),
+    ]
+    run = Run.create("soak", {"environment": {}}, root=tmp_path)
+    page = render(found, run, limit=MEGABYTE, resolution="It saw it.")
+    said = read_page(page)
+    assert "4 models Grows: thread_pool, plain_socket" in said
+    assert "A client was not served by thread_pool, trio_nursery" in said
+    assert "It saw it. The shaded minutes" in said
+    assert list_charts(page) == ["growth", "memory", "descriptors"]
+
+
 def test_row_of_a_soak_has_its_growth_and_the_counts_of_its_ends(tmp_path: Path) -> None:
     """The warm-up, the first third, is left out: the counts are those of the eleventh reading and of the last."""
     found = make_soak("prefork", 30_000.0)

@@ -19,7 +19,7 @@ import docker
 import pytest
 
 from lab.base.messages import build
-from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show
+from lab.report.tour import SHOWN, WIDE, make_list, mark_lines, show, show_failure
 from lab.servers.ca import create_ca, issue
 from lab.servers.docker.cleanup import purge
 from lab.tour import registry
@@ -460,6 +460,15 @@ class TestOutput:
         lines = [line for _, line in mark_lines([message])]
         assert lines[0] == "-- connection 1, gallery_ftp:21"
         assert lines[1:] == [*(f"S: {number}" for number in range(SHOWN)), f"S: ... {100 - SHOWN} more lines"]
+        # Instead of one line there is no word of how many more; a line without text is its mark.
+        for count, last in ((SHOWN + 1, f"C: {SHOWN}"), (SHOWN + 2, "C: ... 2 more lines")):
+            message = Message(1, "a:1", "client", "".join(f"{number}\n" for number in range(count)))
+            assert [line for _, line in mark_lines([message])][-1] == last
+        assert [line for _, line in mark_lines([Message(1, "a:1", "client", "\n")])][1:] == ["C:"]
+
+    def test_failure_is_one_line(self) -> None:
+        assert show_failure(Failure("x", "ftplib.error_perm", "530 no\n  login")) == "ftplib.error_perm: 530 no login"
+        assert show_failure(Failure("x", "OSError", None)) == "OSError"
 
     @pytest.mark.parametrize("width", [WIDE, 80])
     def test_code_and_result_are_side_by_side_on_a_wide_terminal(self, width: int) -> None:
@@ -474,14 +483,45 @@ class TestOutput:
         assert len(heads) == (1 if width == WIDE else 2)
         assert all(len(line) <= width for line in lines)
         shown = "\n".join(lines)
-        for text in ("def visit()", "C: USER ann", "ftplib.error_perm: 530 no", "nothing was raised"):
+        assert f"what it prints, on Python {RUN.python}" in shown
+        assert exhibit.purpose.split()[0] in shown
+        for text in (
+            *("def visit()", "C: USER ann", "ftplib.error_perm: 530 no", "nothing was raised"),
+            *RUN.output.splitlines(),
+        ):
             assert text in shown
+        # Each failure beside what was tried.
+        words = " ".join(shown.split())
+        assert "wrong password ftplib.error_perm: 530 no" in words
+        assert "lost nothing was raised" in words
 
     def test_list_has_a_row_per_module_in_yellow_if_it_is_gone(self) -> None:
         exhibits = registry.load()
         assert [row.style for row in make_list(exhibits).rows] == [
             "" if exhibit.gone_since is None else "yellow" for exhibit in exhibits
         ]
+
+    def test_list_has_the_facts_of_each_module_under_their_headings(self) -> None:
+        (exhibit,) = registry.find(["ftplib"])
+        some = replace(
+            exhibit,
+            module="m",
+            python2=("a", "b"),
+            python3=("c", "d"),
+            gone_since="3.9",
+            instead="e",
+            servers=("f", "g"),
+        )
+        none = replace(exhibit, module="n", python2=(), python3=(), gone_since=None, instead="e", servers=())
+        table = make_list([some, none])
+        assert {str(column.header): [str(cell) for cell in column.cells] for column in table.columns} == {
+            "module": ["m", "n"],
+            "Python 2": ["a, b", "-"],
+            "Python 3": ["c, d", "-"],
+            "gone since": ["3.9", "-"],
+            "use instead": ["e", "e"],
+            "servers": ["f, g", "-"],
+        }
 
     @pytest.mark.parametrize(
         ("module", "said"),
