@@ -74,6 +74,10 @@ def test_report_is_replaced(run: Run) -> None:
     assert run.write_page("one", "two") == run.folder / "index.html"
     run.write_page("three", "four")
     assert [(run.folder / name).read_text() for name in ("index.html", "report.md")] == ["three", "four"]
+    # What goes with a page is in its folders; a page without a report leaves that of before.
+    run.write_page("five", files={"charts/a.svg": "six", "ping.html": "seven"})
+    names = ("index.html", "charts/a.svg", "ping.html", "report.md")
+    assert [(run.folder / name).read_text() for name in names] == ["five", "six", "seven", "four"]
     assert not run.list_keys()
 
 

@@ -407,6 +407,31 @@ def test_memory_of_a_connection_is_from_a_sweep_of_200_or_more(
         assert known.most_connections == 10_000
 
 
+def test_cost_is_that_of_a_session_else_of_a_ping_and_memory_that_of_any_workload(
+    tmp_path: Path, make_plan: Callable[..., Any]
+) -> None:
+    def store(*workloads: str) -> Known:
+        plan = make_plan(models=("asyncio_streams",), rounds=1, control=None, workloads=workloads)
+        run = Run.create("bench", {"plan": plan.as_json(), "environment": {}}, root=tmp_path)
+        for number, workload in enumerate(workloads, 1):
+            found = make(1000 * number, 10.0 * number)
+            run.keep(f"round-1/{workload}/asyncio_streams/closed", {"measurement": found.as_json()})
+        for users in (4, 404):
+            level = make(1, 1.0, memory_bytes=1000 * users)
+            run.keep(f"sweep/{workloads[-1]}/asyncio_streams/{users}", {"measurement": level.as_json()})
+        return read(run.folder)
+
+    known = store("ping", "session", "churn")
+    assert (known.costs, known.most_rate) == (((2000, about(20e-6)),), 2000)
+    assert (known.connection_bytes, known.most_connections) == (about(1000), 404)
+    assert store("churn", "ping").costs == ((2000, about(20e-6)),)
+    # Of another workload's requests, only the memory is that of a model.
+    churn = store("churn")
+    assert 1000 not in [rate for rate, _ in churn.costs]
+    # A run without any of the two has no facts of a model at all.
+    assert churn.most_connections == 10_000
+
+
 def test_missing_models_and_workloads_are_noted(tmp_path: Path, make_plan: Callable[..., Any]) -> None:
     folder = keep(tmp_path, make_plan, {"closed": make(1, 1.0)})
     notes = read_sources(CATALOGUE, folder, tmp_path).notes

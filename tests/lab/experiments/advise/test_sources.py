@@ -183,7 +183,12 @@ def test_figures_come_from_the_run_or_the_published_ones(stored: Path) -> None:
 def test_notes_name_the_source_without_a_run(tmp_path: Path) -> None:
     sources = read_sources(CATALOGUE, None, tmp_path)
     assert sources.findings is None
-    assert "No run of `lab bench`" in sources.notes[0]
+    measured = sources.measured.environment
+    (note,) = sources.notes
+    assert note.startswith("No run of `lab bench` (no run 'latest' in ")
+    assert note.endswith(
+        f"): costs and memory are those of docs/data/measured.json ({measured['date']}, {measured['processor']})."
+    )
     assert sources.read(CATALOGUE, CATALOGUE["trio_nursery"]).costs
 
 
