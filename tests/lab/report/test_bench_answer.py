@@ -259,6 +259,35 @@ def test_overview_has_the_rate_of_each_model_that_leads_to_its_figures(findings:
     assert "All workloads" in bench_page.render_pages(findings)["index.html"]
 
 
+def test_page_leads_to_each_step_that_belongs_to_no_row(tmp_path: Path) -> None:
+    run = make_bench_run(tmp_path, plan=replace(PLAN, workloads=("session",)))
+    step = run.read("round-1/session/asyncio_streams/closed")
+    control = [f"round-{number}/session/{name_control('asyncio_streams')}/closed" for number in (1, 2)]
+    others = {
+        "control server": dict.fromkeys(control, step),
+        "cross-check": {
+            "cross-check/ping/thread_pool/ours-1": step,
+            "cross-check/ping/thread_pool/redis-benchmark-1": {"rate": 5.0, "server_cpu_us": None},
+        },
+        "conformance": {f"conformance/{name}": {"passed": 5, "failed": 0} for name in ("prefork", "thread_pool")},
+        "warm-up": {f"warm-up/{moment}": {"visits": {}} for moment in ("now", "then")},
+    }
+    for kept in others.values():
+        for key, record in kept.items():
+            run.keep(key, record)
+    findings = read_findings(run)
+    page = bench_page.render_pages(findings)["index.html"]
+    found = dict(re.findall(r"Raw data, ([^:]+): (.*)</li>", page))
+    links = {title: re.findall('href="([^"]+)"', text) for title, text in found.items()}
+    assert links == {title: [run.path_of(key) for key in kept] for title, kept in others.items()}
+    section = bench_page.make_section(findings, "session")
+    assert section.raw == {
+        **{f"round {number}": f"steps/round-{number}/session/" for number in (1, 2, 3)},
+        "sweep": "steps/sweep/session/",
+    }
+    assert "Highest rate: thread_pool." in section.sentences
+
+
 def test_page_of_one_workload_has_no_overview_and_leads_to_its_control_server(tmp_path: Path) -> None:
     run = make_bench_run(tmp_path, plan=replace(PLAN, workloads=("session",)))
     step = run.read("round-1/session/asyncio_streams/closed")

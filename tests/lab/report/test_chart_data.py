@@ -570,7 +570,7 @@ def test_soak_of_two_models_is_drawn_in_the_units_of_its_axes(drawn: Drawn) -> N
     assert (fast.middle, fast.text) == (about(21.6), "+21.60")
     drawn.data.clear()
     # Memory that is flat is drawn as such, though descriptors grow; the model as a whole is not flat.
-    leaking = replace(found[0], growth=found[0].growth | {"memory": Trend.FLAT, "descriptors": Trend.GROWS})
+    leaking = replace(found[0], growth={**found[0].growth, "memory": Trend.FLAT, "descriptors": Trend.GROWS})
     list(soak_page.draw_growth([leaking], MEGABYTE))
     list(soak_page.draw_memory([leaking]))
     list(soak_page.draw_counts([leaking]))

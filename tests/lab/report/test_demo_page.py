@@ -131,6 +131,27 @@ def test_further_load_that_was_disturbed_or_failed_is_explained(tmp_path: Path) 
     assert explain_further_loads(Demo({}, waits={"a": MEASUREMENT})) == ()
 
 
+def test_page_of_a_stored_demo_has_all_parts_of_it(tmp_path: Path) -> None:
+    families = {"uvloop": "loop", "prefork": "process", "redis": "peer"}
+    first, second = (vary(MEASUREMENT, model=name, family=families[name]) for name in ("uvloop", "redis"))
+    found = Demo(
+        families,
+        checks={"uvloop": ModelResult(9, 1), "redis": ModelResult(7, 0)},
+        rounds={"uvloop": [first] * 2, "redis": [second]},
+        waits={"uvloop": vary(first, answered=120)},
+        http={"uvloop": vary(first, answered=340, server_cpu_us=56.0)},
+        missing={"prefork": "it ended"},
+    )
+    page = write(tmp_path, found, {"date": "today"}).read_text()
+    assert "<h1>2 socket servers, one protocol</h1>" in page
+    assert re.findall(r'<svg [^>]*aria-labelledby="(\S+)-title', page) == ["cpu", "rate", "latency", "cost"]
+    rows = [dict(re.findall(r'data-label="([^"]+)" data-value="([^"]+)"', row)) for row in page.split("<tr data-name=")]
+    names = ("tests", "20 ms waits/s", "HTTP/s", "HTTP CPU µs")
+    cells = [[row[name] for name in names] for row in rows if "tests" in row]
+    assert cells == [["9", "120", "340", "56"], ["7", "–", "–", "–"]]  # noqa: RUF001
+    assert '<li><b class="mono">prefork</b>: it ended</li>' in page
+
+
 def test_page_has_no_rank() -> None:
     text = render(
         Comparison(ROWS, COSTS, COSTS),
