@@ -238,6 +238,9 @@ def test_theory_is_exported_for_the_docs(measured) -> None:
     text = render_theory(found, ["thread_pool"])
     assert "| session | `thread_pool` | ≤ 12.5k | 10.0k [10.0k 10.0k] | threads take turns at one GIL: 1/S" in text
     assert "asyncio_streams" not in text
+    assert render_theory(found, ["thread_pool", "asyncio_streams"]) == render_theory(found)
+    with pytest.raises(LabError, match=r"^trio_nursery is not in this run; it has asyncio_streams, thread_pool$"):
+        render_theory(found, ["thread_pool", "trio_nursery"])
     assert "**!**" not in text
     environment = {"date": "today", "commit": "abc", "processor": "a chip", "cores": "one each"}
     found.run.facts["environment"].update(environment)

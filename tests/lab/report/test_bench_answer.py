@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.experiments.bench.findings import Findings, Row, read_findings
+from lab.experiments.bench.findings import Findings, Row, RowKey, read_findings
 from lab.experiments.bench.plan import name_control
 from lab.metrics.estimates import Estimate, rank
 from lab.metrics.verdict import Limit, Verdict
@@ -67,6 +67,18 @@ def test_lower_bound_below_half_of_the_best_rate_is_not_recommended(tmp_path: Pa
         for key, row in findings.rows.items()
     }
     assert find_answer(replace(findings, rows=rows), "session").best == (best,)
+
+
+def test_model_with_failures_is_the_worst_and_not_the_best(tmp_path: Path) -> None:
+    """asyncio_streams is the fastest and the cheapest; 330 of its 33,330 requests failed."""
+    rates = {"asyncio_streams": 11_000, "thread_pool": 9_000, "plain_socket": 8_000}
+    findings = read_findings(make_bench_run(tmp_path, rates, replace(PLAN, models=tuple(rates))))
+    key = RowKey("session", "asyncio_streams", "closed")
+    row = findings.rows[key]
+    failing = replace(row, found={**row.found, 2: vary(row.found[2], failures={"timeout": 330})})
+    answer = find_answer(replace(findings, rows={**findings.rows, key: failing}), "session")
+    assert (answer.best, answer.why_best) == (("thread_pool",), "none is measurably faster, none cheaper")
+    assert (answer.worst, answer.why_worst) == ("asyncio_streams", "0.99% of its requests failed: timeout")
 
 
 def make_rows(failures: Mapping[str, int] | None = None, names: str = "abcd") -> list[Row]:
@@ -280,6 +292,13 @@ def test_page_leads_to_each_step_that_belongs_to_no_row(tmp_path: Path) -> None:
     found = dict(re.findall(r"Raw data, ([^:]+): (.*)</li>", page))
     links = {title: re.findall('href="([^"]+)"', text) for title, text in found.items()}
     assert links == {title: [run.path_of(key) for key in kept] for title, kept in others.items()}
+    # Of many, the first twenty.
+    for number in range(3, 23):
+        run.keep(f"round-{number}/session/{name_control('asyncio_streams')}/closed", step)
+    page = bench_page.render_pages(read_findings(run))["index.html"]
+    (text,) = re.findall(r"Raw data, control server: (.*)</li>", page)
+    assert len(re.findall(r'<a href="steps/round-\d+/session/control-', text)) == 20
+    assert text.endswith('… all in <a href="steps/">steps</a>')
     section = bench_page.make_section(findings, "session")
     assert section.raw == {
         **{f"round {number}": f"steps/round-{number}/session/" for number in (1, 2, 3)},
