@@ -173,7 +173,7 @@ class Plan:
 
     def includes(self, workload: str, model: str, mode: str) -> bool:
         """Return whether something of that name is measured."""
-        return workload in self.workloads and model in self.models and mode in self.modes
+        return workload in self.workloads and model in self.models and mode in self.modes_of(workload)
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)

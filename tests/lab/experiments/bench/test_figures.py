@@ -377,6 +377,15 @@ def test_case_outside_the_second_plan_is_ignored(store: Store, asked: dict[str, 
     assert differences(before, after) == []
 
 
+@pytest.mark.parametrize(("quick", "found"), [((), [("rate", True)]), (("session",), [])])
+def test_mode_in_which_a_quick_workload_is_not_measured_is_not_missed(
+    store: Store, quick: tuple[str, ...], found: list[tuple[str, bool]]
+) -> None:
+    """The second run measures other workloads at the fixed rate, and a quick one at full speed alone."""
+    after = store(BASE, modes=("closed", "fixed"), workloads=("session", "ping"), quick_workloads=quick)
+    assert differences(store(BASE, mode="fixed"), after) == found
+
+
 def test_control_is_not_compared(store: Store) -> None:
     control = {"control-a": BASE["a"]}
     before = store(control | BASE, control="a")
