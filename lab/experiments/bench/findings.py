@@ -17,7 +17,7 @@ from lab.experiments.bench.plan import (
     is_control,
     name_control,
 )
-from lab.experiments.bench.sweep import Knee, find_knee, make_level
+from lab.experiments.bench.sweep import Knee, find_knee, is_telling, make_level
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.records import key_of_check, read_failure, read_measurement
 from lab.experiments.store import Run
@@ -278,7 +278,8 @@ class Findings:
 
     def find_knee(self, workload: str, model: str) -> Knee | None:
         """Return the knee of a case; None if no level was served, or there is no sweep."""
-        return find_knee([make_level(*level) for level in self.sweeps.get((workload, model), {}).items()])
+        levels = self.sweeps.get((workload, model), {})
+        return find_knee([make_level(users, item) for users, item in levels.items() if is_telling(item)])
 
     def connection_bytes(self, workload: str, model: str) -> float | None:
         """Return the memory of one connection in bytes, from the two ends of the sweep; None if not known."""

@@ -37,7 +37,7 @@ from lab.experiments.bench.plan import (
     list_steps,
     shuffle,
 )
-from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, make_level
+from lab.experiments.bench.sweep import Knee, Level, find_knee, is_over, is_telling, make_level
 from lab.experiments.bench.warm_up import WARM_UP_VISITS
 from lab.experiments.conformance.results import ModelResult
 from lab.experiments.records import key_of_check, read_measurement, record_failure, record_measurement
@@ -222,8 +222,8 @@ class Runner:
                     self.progress.skip()
                     continue
                 measured = self._measure(step, Knee(users, 0.0, users))
-                if measured and measured.verdict.bound is Limit.INCONSISTENT:
-                    continue  # it says nothing about the server; the next level may
+                if measured and not is_telling(measured):
+                    continue  # the next level may say more
                 swept[case].append(Level(users, 0.0, False) if measured is None else make_level(users, measured))
         return knees | {case: knee for case, found in swept.items() if (knee := find_knee(found))}
 

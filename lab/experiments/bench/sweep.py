@@ -52,6 +52,11 @@ class Knee:
     most_users: int
 
 
+def is_telling(found: Measurement) -> bool:
+    """Return whether a level says something about the server; one with inconsistent counts does not."""
+    return found.verdict.bound is not Limit.INCONSISTENT
+
+
 def make_level(users: int, found: Measurement) -> Level:
     sound = found.verdict.bound not in _UNSERVED and (found.load.failure_ratio or 0.0) <= _MAX_FAILED
     return Level(users, found.rate, sound)

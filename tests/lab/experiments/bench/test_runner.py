@@ -160,8 +160,11 @@ def test_inconsistent_level_does_not_end_a_sweep(bench, make_plan, make_measurem
     run = bench.begin(plan)
     bench.measure(run, plan)
     assert {users for _, scenario, users, _ in bench.asked if scenario == "closed_session"} == {4, 16, 64}
-    row = read_findings(run).rows[RowKey("session", "asyncio_streams", "closed")]
+    found = read_findings(run)
+    row = found.rows[RowKey("session", "asyncio_streams", "closed")]
     assert [item.users for item in row.found.values()] == [16] * 3
+    # The knee of the report is the one that was measured at.
+    assert found.find_knee("session", "asyncio_streams") == Knee(16, 10_000, 64)
 
 
 def test_quick_workload_has_no_sweep_and_one_mode(bench, make_plan) -> None:
