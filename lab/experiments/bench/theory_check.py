@@ -9,6 +9,7 @@ from lab.base.messages import build
 from lab.base.units import show_share, show_time
 from lab.experiments.bench.findings import Findings, Row
 from lab.experiments.bench.plan import WORKLOADS, Phase, Step
+from lab.experiments.bench.sweep import is_telling
 from lab.experiments.theory import Server, UpperBound, describe_rate, find_upper_bound
 
 # S is measured once, in a window of about a second. A smaller relative difference is not a deviation.
@@ -63,7 +64,8 @@ def expect(findings: Findings, row: Row) -> Expectation | None:
     if one is None or row.model not in servers:
         return None
     server = build(Server, servers[row.model])
-    levels = findings.sweeps.get((row.workload, row.model), {})
+    swept = findings.sweeps.get((row.workload, row.model), {})
+    levels = {users: item for users, item in swept.items() if is_telling(item)}
     fewest = min(levels, default=one.users + 1)
     few = levels[fewest] if fewest <= one.users else None
     cpu = few.server.cpu_us if few else _middle(item.server.cpu_us for item in row.found.values())

@@ -68,6 +68,13 @@ def test_row_with_fewer_connections_than_the_sweep_uses_its_own_cpu(make_plan: A
     assert (as_many.key, as_many.upper_bound.rate) == ("sweep/session/m/16", about(12_500))
 
 
+def test_cpu_is_not_from_a_level_with_inconsistent_counts(make_plan: Any) -> None:
+    odd = measured(1, 80.0, verdict=Verdict(Limit.INCONSISTENT, "20.0 in flight of 4 users"))
+    found = expect(make_findings(make_plan, LOOP, {4: odd, 16: measured(1, 100.0)}), make_row(measured(9_000)))
+    assert found is not None
+    assert (found.key, found.upper_bound.rate) == ("sweep/session/m/16", about(10_000))
+
+
 def test_cpu_without_a_sweep_is_the_median() -> None:
     assert _middle([50.0, None, 10.0, 30.0]) == 30.0
     assert _middle([50.0, 10.0, 20.0, 30.0, 40.0]) == 30.0
