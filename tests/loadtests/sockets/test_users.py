@@ -263,7 +263,7 @@ from locust.env import Environment
 from locust.exception import RescheduleTask
 from loadtests.sockets import script_client as module
 from loadtests.sockets.addresses import Endpoint
-from loadtests.sockets.errors import NoAnswerError
+from loadtests.sockets.errors import NoAnswerError, SetupError, UnreachableError
 from loadtests.sockets.recorder import Series
 times = count(step=0.25)
 module.perf_counter = lambda: next(times)
@@ -273,9 +273,13 @@ shown = []
 
 class Link:
     def __init__(self, pieces):
-        self.pieces, self.closed = list(pieces), 0
+        self.pieces, self.closed, self.sizes = list(pieces), 0, []
+
+    def send(self, data):
+        pass
 
     def receive(self, size):
+        self.sizes.append(size)
         piece = self.pieces.pop(0)
         if isinstance(piece, Exception):
             raise piece
@@ -296,6 +300,8 @@ for number, (transport, pieces) in enumerate([
     ("tcp", [b"+PO", b""]),
     ("tcp", [b"-PONG"]),
     ("udp", [b""]),
+    ("tcp", [UnreachableError("of an unknown cause")]),
+    ("unixgram", [SetupError("no folder")]),
 ]):
     client = module.SocketClient(
         Endpoint(transport, "127.0.0.1", 9), environment, Series(str(number), "script"), timeout=1.0
@@ -306,14 +312,25 @@ for number, (transport, pieces) in enumerate([
         with client.exchange():
             busy.append(client._registered.busy)
             client.receive() if transport == "udp" else client.expect(b"+PONG")
+            # No more is read than is expected: what follows belongs to the next reply.
+            assert transport == "udp" or link.sizes == [5, 2]
     except RescheduleTask:
         pass
     busy.append(client._registered.busy)
     group = client._group
     shown.append([busy, group.service, group.timed_out, group.failures, link.closed])
-print("TOLD", json.dumps(shown))
+
+client = module.SocketClient(Endpoint("udp", "127.0.0.1", 9), environment, Series("it", "datagrams"), timeout=1.0)
+for answer in (b"right", b"right!"):
+    client._connection = Link([answer])
+    try:
+        client.datagram(b"ask", b"right")
+    except RescheduleTask:
+        pass
+print("TOLD", json.dumps([*shown, [client.answered, client._group.failures]]))
 """
     )
+    assert told.pop() == [1, ["wrong bytes"]]
     assert told == [
         [[True, False], service, timed_out, failures, len(failures)]
         for service, timed_out, failures in [
@@ -325,6 +342,8 @@ print("TOLD", json.dumps(shown))
             ([], [], ["wrong bytes"]),
             # A datagram may be empty.
             ([0.25], [], []),
+            ([], [], ["network error"]),
+            ([], [], ["generator: no place for a reply path"]),
         ]
     ]
 
@@ -450,6 +469,8 @@ merge_batch(
     failures={"time-out": 10, "wrong bytes": 3, "reset": 1},
     content_length=500 * 7,
 )
+# Of nothing there is no row.
+merge_batch(batched.stats, "TCP", "nothing", Histogram(), answered=0, failures={}, content_length=0)
 for seconds in times:
     single.stats.log_request("TCP", "it", seconds * 1000, 7)
 # Of these times ten are of exchanges that timed out.
@@ -469,7 +490,7 @@ def show(stats):
         for entry in (stats.get("it", "TCP"), stats.total)
     ] + sorted((error.error, error.occurrences) for error in stats.errors.values())
 
-print(json.dumps([show(batched.stats), show(single.stats)]))
+print(json.dumps([show(batched.stats), show(single.stats), [*batched.stats.entries]]))
 runner.quit()
 """
 
@@ -477,7 +498,8 @@ runner.quit()
 def test_batch_equals_single_events():
     done = subprocess.run([sys.executable, "-c", HANDED_OVER], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    batched, single = json.loads(done.stdout)
+    batched, single, rows = json.loads(done.stdout)
     assert batched == single
+    assert rows == [["it", "TCP"]]
     # 504 requests in the 2.5 s since the start.
     assert [entry[-2:] for entry in batched[:2]] == [[504 / 2.5, 14 / 2.5]] * 2

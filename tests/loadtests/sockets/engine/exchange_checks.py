@@ -3,20 +3,24 @@
 Runs in a process that gevent has patched: `test_exchanges.py` starts this file, and so does the mutation runner.
 """
 
+import errno
 import random
 import socket
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import gevent.socket
 import pytest
+from locust.env import Environment
 
 from loadtests.sockets.addresses import Endpoint
 from loadtests.sockets.codec import Codec
-from loadtests.sockets.engine import ConnectionGroup
+from loadtests.sockets.engine import ConnectionGroup, Engine
 from loadtests.sockets.engine import connection as states
 from loadtests.sockets.engine import destination as destinations
+from loadtests.sockets.engine import loop as loops
 from loadtests.sockets.engine.datagrams import DatagramConnection
 from loadtests.sockets.engine.destination import Destination
 from loadtests.sockets.engine.exchanges import ExchangeConnection
@@ -113,6 +117,41 @@ RIGHT = {
     HttpConnection: (Framing.HTTP, b"reply", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nreply"),
     WebSocketConnection: (Framing.WEBSOCKET, b"\x81\x05reply", b"\x81\x05reply"),
 }
+
+
+def test_request_that_cannot_be_sent_is_a_failure():
+    """At once, or with the rest of it. There is no half left to close."""
+
+    def refuse(_):
+        raise BrokenPipeError
+
+    for waits in (False, True):
+        connection, narrow = make(ExchangeConnection, room=5, half_close=True)
+        if waits:
+            connection.begin(NOW)
+            connection.send = refuse
+            assert not connection.flush(NOW)
+        else:
+            connection.send = refuse
+            connection.begin(NOW)
+        assert (tell(connection), narrow.ends) == (["away", ["connection reset"], 0], ["closed"])
+
+
+@pytest.mark.parametrize(("error", "is_raised"), [(errno.ENOTCONN, False), (errno.EBADF, True)])
+def test_half_of_a_connection_that_was_reset_needs_no_end(error, is_raised):
+    """Reading says so. Any other error is a mistake of the engine."""
+    connection, narrow = make(ExchangeConnection, half_close=True)
+
+    def shutdown(how):
+        raise OSError(error, "made up")
+
+    narrow.shutdown = shutdown
+    if is_raised:
+        with pytest.raises(OSError, match="made up"):
+            connection.begin(NOW)
+    else:
+        connection.begin(NOW)
+        assert tell(connection) == ["waiting", [], 0]
 
 
 def test_half_is_closed_behind_a_request_that_is_sent_at_once():
@@ -232,6 +271,92 @@ def test_pong_goes_behind_the_frame_that_is_being_sent():
         assert narrow.taken[:12] == b"ask" * 4
         assert (narrow.taken[12], len(narrow.taken)) == (0x8A, 12 + 6)
         assert connection.reader.pongs == []
+
+
+def test_pong_over_tls_is_sealed():
+    connection, narrow = make(WebSocketConnection, framing=Framing.WEBSOCKET, turns=((b"ask", b"\x81\x05reply"),))
+    connection.begin(NOW)
+    connection.tls = SimpleNamespace(seal=lambda data: b"sealed " + data)
+    connection.receive(b"\x89\x00", NOW)
+    assert narrow.taken[:12] == b"asksealed \x8a\x80"
+
+
+# The loop's hot path.
+
+
+def serve(connection, receive):
+    """Let the engine handle an event of a connection that waits for its reply, a quarter of a second later."""
+    connection.begin(NOW)
+    connection.quick, connection.recv = True, receive
+    engine = Engine(Environment())
+    engine._connections[connection.fd] = connection
+    engine._serve([(connection.fd, states.IN), (connection.fd + 1, states.IN)])
+
+
+@pytest.fixture
+def later(monkeypatch):
+    monkeypatch.setattr(loops, "perf_counter", lambda: NOW + 0.25)
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_rest_of_the_next_request_is_sent_when_there_is_room(later, room):
+    connection, narrow = make(ExchangeConnection, room=12 + room)
+    serve(connection, lambda size: b"reply")
+    assert (tell(connection), connection.group.service) == (["sending", [], 1], [0.25])
+    assert (connection.started, connection.loop.masks) == (NOW + 0.25, [states.IN | states.OUT])
+    narrow.room = 99
+    connection.flush(NOW)
+    assert (tell(connection)[0], narrow.taken) == ("waiting", b"ask" * 8)
+
+
+def test_error_of_the_next_request_is_a_failure_of_that(later):
+    connection, narrow = make(ExchangeConnection)
+
+    def reply(size):
+        connection.send = refuse
+        return b"reply"
+
+    def refuse(_):
+        raise BrokenPipeError
+
+    serve(connection, reply)
+    assert (tell(connection), narrow.ends) == (["away", ["connection reset"], 1], ["closed"])
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "failures"),
+    [(BlockingIOError, "waiting", []), (ConnectionResetError, "away", ["connection reset"])],
+)
+def test_error_in_place_of_a_reply_is_a_failure(later, error, state, failures):
+    connection, _ = make(ExchangeConnection)
+
+    def fail(size):
+        raise error
+
+    serve(connection, fail)
+    assert tell(connection) == [state, failures, 0]
+
+
+def test_rate_begins_with_the_first_connection_and_a_connection_leaves_once(monkeypatch):
+    """Otherwise a ramp would begin again with each user, and the loop would not see that all have left."""
+    engine, begun = Engine(Environment()), []
+
+    def start(now):
+        begun.append(now)
+        return 7.0
+
+    connection, _ = make(ExchangeConnection, is_open=True)
+    group = connection.group
+    group.schedule = SimpleNamespace(start=start)
+    monkeypatch.setattr(ExchangeConnection, "retry", lambda connection, now: None)
+    engine._greenlet = SimpleNamespace(ready=lambda: False)
+    first, second = engine.add(group), engine.add(group)
+    assert (len(begun), group.due) == (1, 7.0)
+    for _ in range(2):
+        engine.remove(first)
+    assert (engine._count, group.due) == (1, 7.0)
+    engine.remove(second)
+    assert (engine._count, group.due) == (0, inf)
 
 
 # Time.
@@ -412,6 +537,26 @@ def test_timer_continues_what_the_connection_was_at(state, busy, options, did):
 
 def make_codec(**options):
     return Codec(lambda number: b"ask %d" % number, lambda data, request: data.find(b"!") + 1 or None, **options)
+
+
+UDP = {"url": "udp://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_plain"),
+    [
+        *(({**more}, True) for more in ({}, {"url": "unix:///s"}, UDP, {"depth": 16}, {"numbered": True})),
+        *(({name: True}, False) for name in ("is_open", "half_close", "until_close", "endless")),
+        *((more, False) for more in ({"per_connection": 1}, {"pause": 0.1}, {"url": "tls://127.0.0.1:1"})),
+        # Of datagrams, those with a number may be lost or overtaken.
+        *(({**UDP, **more}, False) for more in ({"depth": 2}, {"numbered": True})),
+        ({"codec": make_codec()}, False),
+    ],
+)
+def test_only_the_usual_exchange_is_for_the_hot_path(options, is_plain):
+    """It sends the next request at once, and looks at nothing but the bytes of the reply."""
+    connection, _ = make(ExchangeConnection, **options)
+    assert connection.group.is_plain is is_plain
 
 
 @pytest.mark.parametrize(
@@ -994,6 +1139,28 @@ def test_closed_connection_leaves_no_socket_and_no_reply_path(tmp_path):
         assert (len(list(tmp_path.iterdir())), len(connection.loop.watched), opened.fileno() >= 0) == (2, 1, True)
         connection.close()
         assert (len(list(tmp_path.iterdir())), len(connection.loop.watched), opened.fileno() >= 0) == (1, 0, False)
+
+
+def test_unix_socket_whose_backlog_is_full_is_tried_again_within_the_same_time(monkeypatch):
+    closed: list[bool] = []
+
+    class Full:
+        def __init__(self, *kind):
+            self.setblocking = lambda flag: None
+            self.close = lambda: closed.append(True)
+
+        def connect(self, where):
+            raise BlockingIOError(errno.EAGAIN, "made up")
+
+    monkeypatch.setattr(states, "_socket", Full)
+    connection, _ = make(ExchangeConnection, url="unix:///s")
+    connection.socket, connection.loop.forget = None, lambda connection: None
+    connection.begin(NOW)
+    connection.retry(NOW + 1)
+    # Two milliseconds after each. The exchange goes on: its time is that from its begin.
+    assert connection.loop.timers == [0.002, 1.002]
+    assert (tell(connection), connection.busy, connection.started) == (["away", [], 0], True, NOW)
+    assert closed == [True, True]
 
 
 def test_small_request_does_not_wait_for_an_acknowledgement():
