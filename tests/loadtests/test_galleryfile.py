@@ -220,7 +220,7 @@ def test_connections_are_closed_and_have_a_timeout() -> None:
     told = run_script(
         START
         + """
-done = []
+done, made = [], []
 class Reader:
     def __init__(self, host, timeout):
         done.append([host, timeout])
@@ -241,8 +241,113 @@ def refuse(host, timeout):
 module.imaplib.IMAP4, module.smtplib.SMTP = Reader, refuse
 with suppress(ConnectionRefusedError):
     module.MailUser(environment).connect()
-print("TOLD", json.dumps([done, module._Transport().make_connection("127.0.0.1").timeout]))
+
+timeout = module._Transport().make_connection("127.0.0.1").timeout
+def open_proxy(url, *, transport):
+    made.append([url, type(transport).__name__])
+    return Stub(system=Stub(listMethods=lambda: made.append("listMethods")))
+
+module.xmlrpc.client.ServerProxy = open_proxy
+module.XmlRpcUser(environment).connect()
+
+# A client of FTP, news or the web.
+class Link:
+    def __init__(self, *given, **more):
+        made.append([*given, more])
+
+    def group(self, name):
+        made.append(f"group {name}")
+
+    def connect(self):
+        made.append("connect")
+
+    def close(self):
+        made.append("close")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        made.append("log out")
+
+module.ftplib.FTP = module.nntplib.NNTP = module.http.client.HTTPConnection = Link
+for kind in (module.FtpUser, module.NewsUser, module.WebUser):
+    user = kind(environment)
+    user.disconnect(user.connect())
+module.MailUser(environment).disconnect((Link("by SMTP"), Link("by IMAP")))
+print("TOLD", json.dumps([done, timeout, made]))
 """
     )
     opened = ["gallery_mail", 10.0], ["login", "bob", "bobs-secret"], "select", ["gallery_smtp", 10.0]
-    assert told == [[*opened, "shutdown"], 10.0]
+    assert told[:2] == [[*opened, "shutdown"], 10.0]
+    in_time = {"timeout": 10.0}
+    assert told[2] == [
+        *(["http://gallery_xmlrpc:8000/RPC2", "_Transport"], "listMethods"),
+        *(["gallery_ftp", "ann", "anns-secret", in_time], "log out"),
+        *(["gallery_news", {"user": "ann", "password": "anns-secret", **in_time}], "group gallery.test", "log out"),
+        *(["gallery_web", in_time], "connect", "close"),
+        *(["by SMTP", {}], ["by IMAP", {}], "log out", "log out"),
+    ]
+
+
+def test_steps_that_wait_or_clean_up_end() -> None:
+    """A message that comes at the third look, and one that never does; and servers that have gone at the end."""
+    told = run_script(
+        START
+        + """
+import random
+shown, now = [], [0.0]
+
+def sleep(seconds):
+    shown.append(seconds)
+    now[0] += 2.0 if len(shown) > 2 else seconds
+
+module.time = Stub(monotonic=lambda: now[0], sleep=sleep)
+found = [[b""], [b""], [b"7"]]
+looks = []
+reader = Stub(noop=lambda: looks.append("noop"), uid=lambda *words: (looks.append(words), ("OK", found.pop(0)))[1])
+user = link(module.MailUser, None)
+number = user._find(reader, "a subject")
+seen = [number, shown[:], looks[:2], len(looks)]
+found += [[b""]] * 9
+try:
+    user._find(reader, "a subject")
+except module.WrongReplyError as error:
+    seen.append([str(error), now[0] > 10.0])
+
+asked = []
+groups = [("", 0, 0, 0, ""), ("", 50, 1, 50, ""), ("", 6, 45, 50, "")]
+
+def over(numbers):
+    asked.append(numbers)
+    return "", [(numbers[0], {}), (numbers[1], {})]
+
+news = link(module.NewsUser, Stub(group=lambda name: groups.pop(0), over=over))
+for _ in range(3):
+    news.look_around()
+seen.append([asked, [error for name, _, error in rows if name == "overview"]])
+
+def fail(*_):
+    raise ConnectionResetError
+
+class Leaving(module.FtpUser):
+    connect = lambda self: Stub(storbinary=lambda *_: None, delete=fail)
+    disconnect = fail
+
+left = Leaving(environment)
+left.on_start()
+left.upload()
+left.on_stop()
+seen.append(left._client is None)
+random.random = lambda: 0.0
+least = left.wait_time()
+random.random = lambda: 1.0
+print("TOLD", json.dumps([*seen, [least, left.wait_time()]]))
+"""
+    )
+    number, slept, looks, count, late, overview, has_left, rests = told
+    assert (number, slept, looks, count) == ("7", [0.02] * 2, ["noop", ["SEARCH", "SUBJECT", "a subject"]], 6)
+    assert late == ["an accepted message did not arrive within 10 s", True]
+    # Of an empty group there is none, else of its last ten articles.
+    assert overview == [[[41, 50], [45, 50]], ["NoneType"] * 3]
+    assert (has_left, rests) == (True, [0.5, 1.5])

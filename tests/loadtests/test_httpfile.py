@@ -66,7 +66,10 @@ for url, user, *names in json.loads(sys.argv[1]):
     tasks = {task.__name__: task for task in routes.tasks}
     for name in names or tasks:
         tasks[name](routes)
+    socket = routes._socket
     routes.on_stop()
+    # Nothing is left of the user.
+    assert routes._socket is None and not (socket and socket.connected)
     errors = [str(error.error) for error in environment.stats.errors.values()]
     found.append([environment.stats.serialize_stats(), errors])
 print(json.dumps(found))
@@ -92,13 +95,16 @@ def run_once(url, user, *names):
 def test_each_route_of_a_model_is_right(tmp_path):
     with Server("selector_loop", tmp_path / "s", {}) as server:
         address = server.address("http", "tcp")
-        found = run_each([(f"http://{address.host}:{address.port}", user) for user in CLASSES])
+        url = f"http://{address.host}:{address.port}"
+        *found, talked = run_each([*((url, user) for user in CLASSES), (url, CLASSES[0], "talk", "talk")])
         server.terminate()
         assert server.wait_end() == 0
     gets = ("/ping", "/missing", "/", "/info", "/sleep/20", "/burn/1000", "/blob/16384", "/stream/100")
     others = ("POST /echo", "GET /events/5?every=10", "WS /ws open", "WS /ws echo")
     counts = dict.fromkeys([*others, *(f"GET {path}" for path in gets)], (1, 0))
     assert dict(zip(CLASSES, found, strict=True)) == dict.fromkeys(CLASSES, (counts, []))
+    # A user keeps its WebSocket.
+    assert talked == ({"WS /ws open": (1, 0), "WS /ws echo": (2, 0)}, [])
 
 
 def test_each_task_compares_the_reply(open_server):
@@ -146,11 +152,25 @@ print("TOLD", json.dumps(told))
     assert told == [200, "right", 500, failures[0], 200, failures[1], 200, failures[2], 200, failures[3], 0]
 
 
-def test_tasks_that_need_more_than_static_replies_have_the_tag():
-    code = "from loadtests.httpfile import Routes\n"
-    code += "print(*(task.__name__ for task in Routes.tasks if hasattr(task, 'locust_tag_set')))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {"info", "events", "talk", "echo", "sleep", "burn", "blob", "stream"}
+def test_tasks_that_need_more_than_static_replies_have_the_tag_and_users_rest():
+    tags, most_frequent, rests = run_script(
+        """
+import json, random
+from collections import Counter
+from loadtests.httpfile import GeventUser, RequestsUser, Routes
+tags = {task.__name__: sorted(getattr(task, "locust_tag_set", ())) for task in Routes.tasks}
+rests = []
+for share in (0.0, 1.0):
+    random.random = lambda: share
+    rests += [kind.wait_time(None) for kind in (RequestsUser, GeventUser)]
+print("TOLD", json.dumps([tags, Counter(task.__name__ for task in Routes.tasks).most_common(1), rests]))
+"""
+    )
+    work = {name: ["work"] for name in ("info", "events", "echo", "sleep", "burn", "blob", "stream")}
+    assert tags == {**work, "talk": ["websocket"], "ping": [], "missing": [], "root": []}
+    assert most_frequent == [["ping", 10]]
+    # Between a tenth and half of a second.
+    assert rests == [0.1, 0.1, 0.5, 0.5]
 
 
 EVENTS = [b"id: %d\ndata: %d\n\n" % (number, number) for number in range(1, 6)]
@@ -280,11 +300,13 @@ def test_most_frequent_failures_are_printed_first():
 from argparse import Namespace
 from loadtests.guardfile import print_failures
 counts = [*range(11, 23), *range(1, 11)]
-errors = {n: Namespace(method="GET", name=f"/{n}", error="refused", occurrences=n) for n in counts}
-print_failures(Namespace(web_ui=None, stats=Namespace(errors=errors)))
+errors = {n: Namespace(method="GET", name=f"/{n}", error="it was\\n  refused", occurrences=n) for n in counts}
+# A page shows them itself.
+for page in (object(), None):
+    print_failures(Namespace(web_ui=page, stats=Namespace(errors=errors)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert find_failures(done.stderr) == [f"GET /{n}: refused ({n} times)" for n in range(22, 2, -1)]
+    assert find_failures(done.stderr) == [f"GET /{n}: it was refused ({n} times)" for n in range(22, 2, -1)]
 
 
 def test_workers_run_the_locustfile_and_its_failures_are_reported(tmp_path, capsys):

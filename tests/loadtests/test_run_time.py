@@ -158,6 +158,52 @@ print("TOLD", json.dumps([begun, left]))
     assert told == [[5, 5, 5], [None, 5, 5]]
 
 
+def test_timer_is_that_of_the_last_start_and_ends_what_started_the_run() -> None:
+    """A run that Locust's main greenlet started ends with its shape. Without a shape, Locust ends it."""
+    told = run_script(
+        BEGUN
+        + """
+done, ends = [], []
+
+def begin(seconds, end):
+    number = len(ends)
+    ends.append(end)
+    return Namespace(
+        kill=lambda block: done.append(f"kill {number} {block}"), link_exception=lambda handler: done.append(handler)
+    )
+
+module.gevent = Namespace(spawn_later=begin, getcurrent=lambda: None)
+module.locust_exception_handler = lambda environment: "linked"
+told = []
+for options in ({"autostart": True}, {}):
+    environment = make(run_time=5, **options)
+    shape = Namespace(kill=lambda: done.append("end the shape"))
+    environment.runner = Namespace(shape_greenlet=shape, stop=lambda: done.append("stop"))
+    module.RunTime(environment)
+    for start in range(2):
+        environment.events.test_start.fire(environment=environment)
+    ends[-1]()
+    environment.events.test_stop.fire(environment=environment)
+    # The next one is the page's.
+    environment.parsed_options.run_time = 5
+    environment.events.test_start.fire(environment=environment)
+    ends[-1]()
+    environment.events.test_stop.fire(environment=environment)
+    environment.shape_class, environment.parsed_options.run_time = None, 5
+    environment.events.test_start.fire(environment=environment)
+    told.append(done[:])
+    done.clear()
+    ends.clear()
+print("TOLD", json.dumps(told))
+"""
+    )
+    told_each = [
+        ["linked", "kill 0 False", "linked", end, "kill 1 False", "linked", "stop", "kill 2 False"]
+        for end in ("end the shape", "stop")
+    ]
+    assert told == told_each
+
+
 def test_run_time_of_the_form_begins_at_once_only_while_a_run_goes_on() -> None:
     told = run_script(
         BEGUN
