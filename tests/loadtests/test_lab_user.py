@@ -52,7 +52,7 @@ def make(runner=LocalRunner, **chosen):
     return environment
 
 
-shown = {}
+shown = {"interval": locust.runners.WORKER_REPORT_INTERVAL}
 
 # The group of a model.
 for name, chosen in {
@@ -269,6 +269,10 @@ def test_group_is_what_the_options_ask_for(shown):
 def test_models_have_equal_numbers_of_users_beginning_with_the_workers_own(shown):
     assert shown["joined"] == ["b", "c", "a", "b", "c", "left", "b"]
     assert shown["running"] == {"a": 1, "b": 2, "c": 2}
+
+
+def test_worker_reports_as_often_as_the_live_page_has_points(shown):
+    assert shown["interval"] == 1.0
 
 
 def test_script_has_a_client_with_its_timeout_until_it_stops(shown):

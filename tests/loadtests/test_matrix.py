@@ -4,16 +4,19 @@ import itertools
 import json
 from argparse import Namespace
 
+import gevent
 import pytest
 
 from lab.load.presets import PRESETS
 from lab.load.workloads import CUSTOM_PROTOCOL, WORKLOADS, make_exchange
-from loadtests.idle_connections import divide
+from loadtests import idle_connections
+from loadtests.idle_connections import IdleConnections, divide
 from loadtests.objections import find_objection
 from loadtests.shapes import SHAPES
 from loadtests.sockets.codec import Codec
+from loadtests.sockets.errors import SetupError, UnreachableError
 from loadtests.targets import Targets
-from services.protocol import Transport
+from services.protocol import Address, Transport
 from tests.support.waiting import wait_until
 
 TRANSPORTS = ("tcp", "tls", "udp", "unix", "unixgram")
@@ -174,6 +177,34 @@ def test_idle_connections_are_divided_among_workers_without_remainder():
     assert [divide(400, worker, 3) for worker in range(3)] == [133, 133, 134]
     assert [divide(2, worker, 4) for worker in range(4)] == [0, 1, 0, 1]
     assert divide(400, 0, 1) == 400
+
+
+def test_idle_connections_that_were_refused_do_not_count(monkeypatch):
+    """At most 64 are opened at a time: a backlog has room for them."""
+    asked, opening, most, closed = [], set(), [], []
+
+    class Link:
+        def __init__(self, address, *, timeout):
+            asked.append((address, timeout))
+            number = len(asked)
+            opening.add(self)
+            most.append(len(opening))
+            gevent.sleep(0)
+            opening.discard(self)
+            if number in (3, 5):
+                raise (UnreachableError if number == 3 else SetupError)("made up")
+
+        def close(self):
+            closed.append(self)
+
+    monkeypatch.setattr(idle_connections, "BlockingConnection", Link)
+    address = Address.parse("tcp://127.0.0.1:1")
+    idle = IdleConnections(address)
+    assert idle.open(101) == 99
+    assert (len(asked), set(asked), max(most)) == (101, {(address, 5.0)}, 64)
+    for _ in range(2):
+        idle.close()
+    assert len(closed) == len(set(closed)) == 99
 
 
 def test_payload_keeps_the_depth():

@@ -100,8 +100,8 @@ def test_figures_are_sent_once(page: Page) -> None:
     assert [sample["models"]["prefork"]["rate"] for sample in answer["samples"]] == [0.0, 4.0]
     assert answer["faults"] == [{"model": "prefork", "fault": "pause", "begin": PAUSE.begin, "end": "", "why_not": ""}]
     assert (answer["state"], answer["offered"], answer["workloads"]) == ("running", ["pause", "kill"], ["ping", "burn"])
-    assert answer["options"]["users"] == 4
-    assert answer["options"]["spawn_rate"] == 1
+    chosen = {"workload": "ping", "transport": "tcp", "loop": "closed", "models": ["prefork"]}
+    assert answer["options"] == {**chosen, "users": 4, "spawn_rate": 1}
     assert len(json.loads(page.client.get("/lab/live.json?after=1").data)["samples"]) == 1
     for wrong in ("x", "9" * 5000):
         refused = page.client.get(f"/lab/live.json?after={wrong}")

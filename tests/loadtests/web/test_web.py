@@ -43,6 +43,8 @@ HERE = "127.0.0.1:8089"
         ("POST", HERE, {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}),
         ("POST", HERE, {}),  # a program that is no browser
         ("GET", HERE, {"Sec-Fetch-Site": "cross-site"}),  # a followed link
+        ("HEAD", HERE, {"Sec-Fetch-Site": "cross-site"}),
+        ("POST", HERE, {"Sec-Fetch-Site": "none"}),  # by the user, and not by a page
         ("GET", "localhost:8089", {}),
         ("GET", "[::1]:8089", {}),
         ("POST", "socketlab-locust-run-1:8089", {}),
@@ -75,7 +77,9 @@ def test_login_allows_any_hostname():
     assert find_objection("POST", "load.example.org", {"Origin": "https://example.org"}, has_login=True)
 
 
-ORIGINS = parse_origins("https://lab.example.org, http://[::1]:9000/ https://IDE.example.org:443")
+ORIGINS = parse_origins(
+    "https://lab.example.org, http://[::1]:9000/ https://IDE.example.org:443 http://dev.example.org:9000"
+)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,7 @@ ORIGINS = parse_origins("https://lab.example.org, http://[::1]:9000/ https://IDE
         ("POST", "LAB.example.org:443", {"Origin": "https://lab.example.org"}),
         ("POST", HERE, {"Origin": "http://[::1]:9000"}),
         ("GET", "ide.example.org", {}),
+        ("GET", "dev.example.org:9000", {}),
         # What is allowed without a list stays allowed.
         ("POST", HERE, {"Origin": f"http://{HERE}", "Sec-Fetch-Site": "same-origin"}),
         ("POST", HERE, {}),
@@ -120,7 +125,8 @@ def test_other_origins_than_the_allowed_ones_are_refused(method, host, headers):
 
 def test_origins_are_normalised_as_browsers_do():
     assert parse_origins("HTTP://a.test:80 https://a.test:80") == {"http://a.test", "https://a.test:80"}
-    assert {"https://lab.example.org", "http://[::1]:9000", "https://ide.example.org"} == ORIGINS
+    dev = "http://dev.example.org:9000"
+    assert {"https://lab.example.org", "http://[::1]:9000", "https://ide.example.org", dev} == ORIGINS
     assert parse_origins("") == parse_origins(" , ") == frozenset()
 
 
