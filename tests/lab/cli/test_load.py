@@ -33,6 +33,18 @@ def test_no_reply_at_all_does_not_hold(make_measurement):
     assert list(find_tripped([make_measurement(answered=0)], [])) == ["asyncio_streams: not one correct reply"]
 
 
+def test_each_condition_that_is_true_has_a_line_with_the_verdict(make_measurement):
+    found = [make_measurement(model=name, verdict=Verdict(Limit.GENERATOR, "it was busy")) for name in ("a", "b")]
+    found.append(make_measurement(model="c", answered=0, failures={}, verdict=Verdict(Limit.FAILED, "refused")))
+    thresholds = [Threshold.parse(text) for text in ("rate > 1", "failures > 7", "p99 >  1ms")]
+    assert list(find_tripped(found, thresholds)) == [
+        *(f"{name}: {text} (generator-bound: it was busy)" for name in "ab" for text in ("rate > 1", "p99 >  1ms")),
+        "c: not one correct reply",
+        # Without any exchange, failures are unknown.
+        *(f"c: {text} (failed: refused)" for text in ("failures > 7", "p99 >  1ms")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -228,6 +228,12 @@ WRONG = {
         b"HTTP/1.1 200 OK\r\nContent-Length: 00%b\r\n\r\nabc" % (b"9" * 5000),
         ": 99999999999999999999 bytes were promised, 3 came",
     ),
+    "half a page, in other letters": (
+        "http",
+        ["/"],
+        b"HTTP/1.0 200 OK\r\nA: b\r\ncontent-length:9\r\nB: c\r\n\r\nabc",
+        "9 bytes were promised, 3 came",
+    ),
     "more than a page": (
         "http",
         ["/"],
@@ -410,6 +416,26 @@ def test_command_prints_the_answer(server: dict[tuple[str, str], str], capsys: p
     assert main(["echo", server["echo", "tcp"], "one"]) == 0
     assert main(["discard", server["discard", "tcp"], "two"]) == 0
     assert capsys.readouterr().out == "PONG\n(error) ERR unknown command 'NONSENSE'\none\n"
+
+
+@pytest.mark.parametrize("words", [[], ["echo"], ["--timeout"], ["--timeout", "soon", "echo", "tcp://127.0.0.1:1"]])
+def test_command_without_its_words_says_how_it_is_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    usage = "usage: python -m lab.clients.call [--timeout SECONDS] SERVICE URL [ARG...]\n"
+    assert capsys.readouterr() == ("", usage)
+
+
+def test_command_has_five_seconds_unless_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def note(service: str, address: str, arguments: list[str], *, timeout: float) -> Reply:
+        given.append((service, address, arguments, timeout))
+        return Reply(b"", False, 0.0)
+
+    monkeypatch.setattr("lab.clients.call.call", note)
+    for words in (["echo", "url", "a", "b"], ["--timeout", "0.5", "greet", "url"]):
+        assert main(words) == 0
+    assert given == [("echo", "url", ["a", "b"], 5.0), ("greet", "url", [], 0.5)]
 
 
 def test_listening_model_is_not_ready_until_it_answers(server: dict[tuple[str, str], str], unit: float) -> None:

@@ -462,6 +462,12 @@ def test_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert decode(capsys.readouterr().out, Account) == Account(3)
 
 
+def test_command_has_these_defaults() -> None:
+    defaults = {parameter.name: parameter.default for parameter in request_log.main.params}
+    del defaults["address"]
+    assert defaults == {"connections": 8, "seed": 1, "seconds": 60.0, "requests": 0}
+
+
 def test_command_without_a_server_exits_with_code_2_and_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,13 @@ def test_threads_that_start_while_a_server_is_pinned_are_found(monkeypatch):
     assert sorted(pinned) == [(11, (1, 2)), (12, (1, 2)), (13, (1, 2))]
 
 
+def test_all_servers_are_pinned_to_the_cores_of_the_servers():
+    asked = []
+    servers = SimpleNamespace(pin=lambda model, cores: asked.append((model, cores)))
+    pin_servers(servers, ["prefork", "plain_socket"], Pinning((1, 2), (0,)))
+    assert asked == [("prefork", (1, 2)), ("plain_socket", (1, 2))]
+
+
 def test_missing_core_is_a_one_line_error(backend):
     with pytest.raises(LabError, match=r"asyncio_streams cannot be pinned to core 1000"):
         pin_servers(backend, ["asyncio_streams"], Pinning((1000,), (0,)))

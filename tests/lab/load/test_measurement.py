@@ -636,6 +636,58 @@ def test_load_gets_all_options(monkeypatch) -> None:
     assert got == [(places, given)]
 
 
+def test_models_of_one_load_have_their_own_figures(monkeypatch) -> None:
+    """Two servers under the same load, of which one needs twice as much CPU and memory."""
+    models = CATALOGUE.select(["prefork", "plain_socket"])
+    sizes = {"prefork": 2, "plain_socket": 1}
+
+    class Growing:
+        pid = None
+
+        def __init__(self, size: int) -> None:
+            self.size, self.looks = size, 0
+
+        def read(self) -> Sample:
+            self.looks += 1
+            return Sample(cpu_seconds=self.size * min(self.looks, 2), memory_bytes=self.size * 4096)
+
+        def count_descriptors(self) -> int:
+            return self.size
+
+    class Both(Backend):
+        def targets(self) -> list[Listener]:
+            return [Listener(name, "command", "tcp", f"tcp://{name}:1") for name in sizes]
+
+        def meter(self, model: str) -> Any:
+            return Growing(sizes[model])
+
+        def run_service(self, service, arguments, **options):
+            self.asked.append((arguments, options["environ"]))
+            lines = [replace(RESULT, model=name, users=sizes[name]).encode() for name in sizes]
+            return Completed(arguments, 0, "\n".join(lines), "")
+
+    def count(addresses, pid):
+        # Another client is connected to one of the two.
+        return sum(address.host == "plain_socket" for address in addresses)
+
+    monkeypatch.setattr("lab.load.measure.count_connections", count)
+    backend = Both()
+    found = measure_together(backend, models, find_preset("closed_ping").change(users=2, duration=1.0))
+    ((arguments, environ),) = backend.asked
+    assert " ".join(arguments).startswith(
+        "--headless --only-summary --loglevel ERROR --models plain_socket prefork --users 4 "
+    )
+    assert environ["LAB_TARGETS"] == encode_targets(backend.targets()[::-1])
+    # One second, or two, for 16,000 requests.
+    assert [(item.model, item.users, item.server.cpu_us, item.server.memory_bytes) for item in found] == [
+        ("plain_socket", 1, 62.5, 4096),
+        ("prefork", 2, 125.0, 8192),
+    ]
+    assert [(item.family, len(item.load.disturbances)) for item in found] == [
+        (model.family, int(model.name == "plain_socket")) for model in models
+    ]
+
+
 class Standing:
     """A persistent generator; its load lasts until the meter was read three times."""
 
