@@ -253,10 +253,21 @@ environment.create_local_runner()
 httpfile.RequestsUser.host = "http://127.0.0.1:9"
 with httpfile.Routes(httpfile.RequestsUser(environment))._counted("step"):
     pass
-print("TOLD", json.dumps(environment.stats.total.total_response_time))
+took = environment.stats.total.total_response_time
+httpfile.time, opened, said = Stub(perf_counter=lambda: 0.0), [], []
+def connect(url, timeout):
+    opened.append([url, timeout])
+    return Stub(send=said.append, recv=lambda: said[-1])
+
+httpfile.websocket.create_connection = connect
+for host in ("http://127.0.0.1:9", "https://h:8443"):
+    httpfile.RequestsUser.host = host
+    httpfile.Routes(httpfile.RequestsUser(environment)).talk()
+print("TOLD", json.dumps([took, opened, len(set(said)), environment.stats.total.num_failures]))
 """
     )
-    assert told == 250
+    # It is secure if the page is, and a server that says nothing does not hold a user for ever.
+    assert told == [250, [["ws://127.0.0.1:9/ws", 30.0], ["wss://h:8443/ws", 30.0]], 2, 0]
 
 
 def test_refused_websocket_is_a_failure(open_server):

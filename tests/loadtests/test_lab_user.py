@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lab.load.workloads import IDLE_CONNECTIONS
+from lab.load.workloads import IDLE_CONNECTIONS, WORKLOADS
 from tests.support.scripts import run_script
 
 # In a separate process: Locust patches the one that imports it.
@@ -181,6 +181,19 @@ except StopTest as error:
 environment.events.test_stop.fire(environment=environment)
 shown["after_refusal"] = idle
 
+# The options, as Locust's parser gets them: of the lab's workloads, and of a codec's.
+shown["options"] = []
+lab_workloads = LabUser.workloads
+for workloads in (lab_workloads, {"custom_protocol": lab_workloads["ping"]}):
+    LabUser.workloads, offered = workloads, {}
+    locustfile.add_options(SimpleNamespace(add_argument=lambda name, **about: offered.update({name: about})))
+    shown["options"].append({
+        name: [*(str(about.get(key)) for key in ("default", "include_in_web_ui", "is_multiple")), about["help"]]
+        + [[*about.get("choices", ())]]
+        for name, about in offered.items()
+    })
+LabUser.workloads = lab_workloads
+
 # What a process sets up before there is a user.
 steps = []
 
@@ -264,6 +277,20 @@ def test_group_is_what_the_options_ask_for(shown):
     assert (series, group) == (["b", "http_ping", "tcp", "closed"], ["tcp://b:2", 5.0, False, 1, "ANY"])
     # 160 requests/s in exchanges of 16; and 100 at the end of a ramp of 4 s, at random times.
     assert shown["schedules"] == [[10.0, 10.0, 10.0, False], [1.0, 50.0, 100.0, True]]
+
+
+def test_options_are_those_of_the_form_but_for_a_measured_window(shown):
+    found, of_codec = shown["options"]
+    models = found.pop("--models")
+    assert (models[0], models[2], models[4]) == ("['a', 'b', 'c']", "True", ["a", "b", "c"])
+    workload = found["--workload"]
+    assert (workload[0], workload[4]) == ("ping", [*WORKLOADS])
+    # For argparse, a percent sign is the begin of a name.
+    assert "mixed: 90 %% small requests, 10 %% sleep or compute" in workload[3]
+    assert {name for name, about in found.items() if about[1] == "False"} == {"--window", "--warm-up"}
+    assert {about[1] for about in found.values()} == {"True", "False"}
+    assert (found["--transport"][0], found["--rate"][0], found["--timeout"][0]) == ("tcp", "1000.0", "5.0")
+    assert (of_codec["--workload"][0], of_codec["--workload"][4]) == ("custom_protocol", ["custom_protocol"])
 
 
 def test_models_have_equal_numbers_of_users_beginning_with_the_workers_own(shown):

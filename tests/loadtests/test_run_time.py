@@ -184,6 +184,7 @@ for options in ({"autostart": True}, {}):
         environment.events.test_start.fire(environment=environment)
     ends[-1]()
     environment.events.test_stop.fire(environment=environment)
+    done.append("stopped")
     # The next one is the page's.
     environment.parsed_options.run_time = 5
     environment.events.test_start.fire(environment=environment)
@@ -198,7 +199,7 @@ print("TOLD", json.dumps(told))
 """
     )
     told_each = [
-        ["linked", "kill 0 False", "linked", end, "kill 1 False", "linked", "stop", "kill 2 False"]
+        ["linked", "kill 0 False", "linked", end, "kill 1 False", "stopped", "linked", "stop", "kill 2 False"]
         for end in ("end the shape", "stop")
     ]
     assert told == told_each

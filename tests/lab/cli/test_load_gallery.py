@@ -29,6 +29,9 @@ def test_users_are_those_whose_servers_run() -> None:
     assert choose_users(["web", "ftp", "web"], SERVERS) == ["WebUser", "FtpUser"]
     with pytest.raises(LabError, match=r"mail needs gallery_mail: .*`lab up gallery_mail`"):
         choose_users(["mail"], ["gallery_smtp"])
+    missing = r"^mail needs gallery_smtp, gallery_mail: start what is missing with `lab up gallery_smtp gallery_mail`$"
+    with pytest.raises(LabError, match=missing):
+        choose_users(["ftp", "mail"], ["gallery_ftp"])
     with pytest.raises(LabError, match="`lab up --profile gallery`"):
         choose_users([], ["gallery_telnet"])
 

@@ -203,6 +203,20 @@ def test_target_is_parsed_to_an_address() -> None:
         parse_target("echo=localhost:7")
 
 
+@pytest.mark.parametrize(("text", "what"), [("discard=tls://h", "discard over tls"), ("tls://h", "a custom protocol")])
+def test_target_without_a_port_that_has_no_default_is_refused(text: str, what: str) -> None:
+    with pytest.raises(LabError) as raised:
+        parse_target(text)
+    said = f"--target {text!r} has no port, and {what} has no default: add it, as in tls://h:9000"
+    assert str(raised.value) == said
+
+
+def test_target_is_shown_with_its_addresses_and_paths() -> None:
+    model = ExternalServer(["http=http://h:1/a?b", "echo=udp://h:2", "http=https://h/", "echo=udp://h:2"]).model
+    assert (model.name, model.family) == ("target", "yours")
+    assert model.summary == "tcp://h:1/a?b, udp://h:2, tls://h:443/"
+
+
 def test_generator_names_an_invalid_codec(serve, load: Load, tmp_path: Path) -> None:
     port, _ = serve("length_prefixed")
     broken = tmp_path / "broken.py"

@@ -31,6 +31,17 @@ def test_small_request_does_not_wait_for_an_acknowledgement(listener: socket.soc
         assert link.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+def test_received_bytes_are_those_of_all_reads(listener: socket.socket) -> None:
+    with connect(listener) as link, listener.accept()[0] as server:
+        assert link.describe_received() == ""
+        for data in (b"ab", b"c"):
+            server.sendall(data)
+            assert link.receive() == data
+        server.close()
+        assert link.receive() == b""
+        assert link.describe_received() == "; 3 bytes received"
+
+
 def test_steps_share_a_deadline_until_it_is_reset(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
