@@ -28,6 +28,8 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path, _, query = self.path.partition("?")
         found = routes.find(self.command, path)
+        if not isinstance(found, routes.Work) or found.name != "echo":
+            self._leave_body()
         if isinstance(found, routes.Refusal):
             self._answer(found.status, routes.TEXT, found.body, found.headers)
             return
@@ -63,6 +65,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Log nothing for a request: a line on stderr for each costs more than the reply."""
 
+    def _leave_body(self) -> None:
+        """Close after the reply, if there is a body: unread, it would be taken for the next request."""
+        self.close_connection |= "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
+
     def _start(self, status: int, kind: str = "", size: int | None = None, *headers: tuple[str, str]) -> None:
         self.send_response(status)
         if kind:
@@ -77,8 +83,6 @@ class Handler(BaseHTTPRequestHandler):
         if status == HTTPStatus.NO_CONTENT:
             self._start(status, "", None, *headers)
             return
-        # An unread body would be taken for the next request.
-        self.close_connection |= "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
         self._start(status, kind, len(body), *headers)
         self._write(body)
 
@@ -89,21 +93,24 @@ class Handler(BaseHTTPRequestHandler):
     def _write_chunks(
         self, kind: str, pieces: Iterable[bytes], pause: float = 0.0, fields: Iterable[tuple[str, str]] = ()
     ) -> None:
-        if self.request_version == "HTTP/1.0":
+        is_chunked = self.request_version not in ("HTTP/0.9", "HTTP/1.0")
+        if is_chunked:
+            self._start(200, kind, None, *fields, ("Transfer-Encoding", "chunked"))
+        else:
             self.close_connection = True
             self._start(200, kind, None, *fields)
-        else:
-            self._start(200, kind, None, *fields, ("Transfer-Encoding", "chunked"))
         for number, piece in enumerate(pieces):
             time.sleep(pause if number else 0.0)
-            self._write(piece if self.close_connection else b"%x\r\n%s\r\n" % (len(piece), piece))
-        if not self.close_connection:
+            self._write(b"%x\r\n%s\r\n" % (len(piece), piece) if is_chunked else piece)
+        if is_chunked:
             self._write(b"0\r\n\r\n")
 
     def _echo(self) -> None:
         # http.server does not read chunked bodies, and an application on it has to refuse them.
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or len(length) > 19:  # int() fails from 4300 digits on
+        is_number = length.isdecimal() and len(length) <= 19  # int() fails from 4300 digits on
+        if "Transfer-Encoding" in self.headers or not is_number:
+            self._leave_body()
             self._answer(411, routes.TEXT, b"this server needs Content-Length\n")
             return
         self._start(200, self.headers.get("Content-Type") or routes.BYTES, int(length))

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import io
 import json
+import os
 import platform
 import signal
 import socket
@@ -202,6 +203,7 @@ def test_info_is_json_with_the_limits(ask: Ask) -> None:
     assert (found.status, found.fields["content-type"]) == (200, "application/json")
     assert shown["limits"] == {"sleep_ms": 60_000, "burn": 10_000_000, "blob": 67_108_864}
     assert (shown["protocol"], shown["python"]) == ("HTTP/1.1", platform.python_version())
+    assert (shown["model"], shown["pid"]) == (routes.SERVER, os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -350,10 +352,41 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             405,
             [b"method not allowed\n"],
         ),
+        # Chunks have no length, and of two lengths a proxy would believe the other one.
+        (
+            b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+            + PING,
+            411,
+            [b"this server needs Content-Length\n"],
+        ),
+        *[
+            (b"%b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (line, len(PING)) + PING, status, [body])
+            for line, status, body in (
+                (b"GET /blob/2", 200, b" !"),
+                (b"GET /events/1", 200, b"f\r\nid: 1\ndata: 1\n\n\r\n0\r\n\r\n"),
+                (b"OPTIONS /ping", 204, b""),
+            )
+        ],
+        # Without a body, it goes on.
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\n\r\n" + PING, 411, [b"this server needs Content-Length\n", b"PONG\n"]),
+        (b"OPTIONS /ping HTTP/1.1\r\nHost: a\r\n\r\n" + PING, 204, [b"", b"PONG\n"]),
+        *[
+            (b"HEAD %b HTTP/1.1\r\nHost: a\r\n\r\n" % path + PING, 200, [b"", b"PONG\n"])
+            for path in (b"/ping", b"/blob/2", b"/events/1")
+        ],
+        # The body is in chunks, as its head says, though the connection ends.
+        (
+            b"GET /events/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + PING,
+            200,
+            [b"f\r\nid: 1\ndata: 1\n\n\r\n0\r\n\r\n"],
+        ),
         # HTTP/1.0 knows no chunks: the end of the connection is the end of the body, though the client would keep it.
         (b"GET /stream/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + PING, 200, [bytes(range(32, 104)) + b"\r\n"]),
     ],
-    ids=["pipeline", "close", "unread", "unread-chunks", "HTTP/1.0"],
+    ids=[
+        *("pipeline", "close", "unread", "unread-chunks", "two-lengths", "unread-blob", "unread-chunked"),
+        *("unread-options", "no-length", "options", "head", "head-blob", "head-chunked", "chunked-close", "HTTP/1.0"),
+    ],
 )
 def test_http_server_takes_no_part_of_a_body_for_a_request(
     port: int, request_: bytes, status: int, bodies: list[bytes]
