@@ -17,6 +17,7 @@ import socket
 import sys
 import warnings
 from collections import deque
+from contextlib import suppress
 
 from services.protocol import Close, Compute, GiveWay, Send, Wait
 from services.serving.blocking import StopSignal
@@ -181,7 +182,9 @@ class Channel(asynchat.async_chat):
             self.close()
 
     def handle_expt(self) -> None:
-        """Ignore urgent data (TCP's out-of-band byte): it means nothing in this protocol."""
+        """Drop urgent data (TCP's out-of-band byte): it means nothing here, and unread it would keep the loop awake."""
+        with suppress(OSError):
+            self._stream.recv(1, socket.MSG_OOB)
 
     def handle_error(self) -> None:
         """End the conversation in which an exception was raised."""

@@ -1,0 +1,36 @@
+"""What asyncore leaves to its user."""
+
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from services.models.asyncore_loop import Server
+from services.protocol import Limits
+from services.serving.listeners import open_listeners, parse_listens
+
+
+@pytest.fixture
+def server(kept_signals: None) -> Iterator[Server]:
+    with open_listeners(parse_listens(["command=tcp://127.0.0.1:0"], "m"), Limits(), lambda: "") as listeners:
+        server = Server(listeners)
+        yield server
+        assert server.drain()
+
+
+def test_urgent_data_wakes_the_loop_once(server: Server) -> None:
+    """TCP's out-of-band byte. The kernel says that it is there until it is read, also to a loop that ignores it."""
+    with socket.create_connection(server._listeners[0].socket.getsockname()) as client:
+        server.turn()
+        (stream,) = server.conversations.streams
+        client.settimeout(20.0)
+        client.send(b"!", socket.MSG_OOB)
+        poll = select.poll()
+        poll.register(stream.untaken()[0], select.POLLPRI)
+        assert poll.poll(20_000)
+        server.turn()
+        assert not poll.poll(0)
+        client.sendall(b"PING\r\n")
+        server.turn()
+        assert client.recv(100) == b"+PONG\r\n"
