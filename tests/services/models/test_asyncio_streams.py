@@ -110,3 +110,22 @@ def test_drain_waits_for_a_client_whose_task_has_not_run_yet(listener: Listener)
     with theirs:
         assert asyncio.run(run()) == (True, True)
         assert theirs.recv(1) == b""
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_drain_waits_for_the_grace_period_and_then_cuts_off(ends: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is in work; the count is that of those that are left."""
+
+    async def run(listeners: list[Listener]) -> tuple[bool, bool, list[bool]]:
+        server = Server(listeners)
+        tasks = [asyncio.create_task(asyncio.sleep(seconds)) for seconds in ((0, 0, 0) if ends else (0, 3600, 3600))]
+        for task in tasks:
+            server._keep(task)
+        is_clean = await server._drain()
+        return is_clean, server._draining, [task.cancelled() for task in tasks]
+
+    wanted = parse_listens(["command=tcp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(grace=60.0 if ends else 0.01), str) as listeners:
+        assert asyncio.run(run(listeners)) == (ends, True, [False, not ends, not ends])
+    said = "the grace period of 0.01 s is over: 2 conversations are cut off"
+    assert caplog.messages == ([] if ends else [said])

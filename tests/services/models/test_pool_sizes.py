@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
-from services.models import asyncio_prefork, prefork, thread_pool
+from services.models import asyncio_prefork, asyncio_protocol, asyncio_streams, prefork, thread_pool
 from services.protocol import Limits
 from services.serving.listeners import Listener, open_listeners, parse_listens
 
@@ -64,3 +64,15 @@ def test_loop_among_others_takes_one_client_at_a_time(listeners: list[Listener])
         return acceptor._at_once
 
     assert asyncio.run(listen()) == 1
+
+
+@pytest.mark.parametrize("model", [asyncio_protocol, asyncio_streams])
+def test_loop_alone_takes_a_whole_backlog_in_a_turn(model: Any) -> None:
+    async def listen() -> int:
+        with open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(backlog=37), str) as listeners:
+            server = model.Server(listeners)
+            acceptor = (server.listen if model is asyncio_protocol else server._listen)(listeners[0])
+            acceptor.close()
+            return int(acceptor._at_once)
+
+    assert asyncio.run(listen()) == 37

@@ -1,21 +1,29 @@
 """`python -m services.run`: what it says first, and how it refuses."""
 
+import importlib
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import services.before
 import services.run
-from services.protocol import Limits
+from services.protocol import Address, Close, Limits
+from services.protocol.trace import parse
+from services.serving.listeners import Listener
 from services.serving.signals import stop_signals
+from tests.services.models.conftest import CATALOGUE
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -137,15 +145,14 @@ def test_the_first_line_tells_what_runs(start, model: str) -> None:
         assert "\r\npeer:{}:{}\r\n".format(*client).encode() in info
 
 
-def test_signal_before_the_model_has_its_own_handlers_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {number: signal.getsignal(number) for number in stop_signals()}
-    monkeypatch.setattr(services.run, "parse_listens", lambda *arguments: signal.raise_signal(signal.SIGTERM))
-    try:
-        with pytest.raises(SystemExit) as ended:
-            services.run.main(["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:0"])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("number", stop_signals())
+def test_signal_before_the_model_has_its_own_handlers_is_no_error(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services.run, "parse_listens", lambda *arguments: signal.raise_signal(number))
+    with pytest.raises(SystemExit) as ended:
+        services.run.main(["--model", "plain_socket", "--listen", "echo=tcp://127.0.0.1:0"])
     assert ended.value.code == 0
 
 
@@ -156,6 +163,10 @@ def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(services.run, "_STARTED", 1000.0)
     monkeypatch.setattr(services.run, "time", SimpleNamespace(monotonic=lambda: 1012.9))
     lines = info().split("\r\n")
+    assert (lines[0], lines[-1]) == ("# Server", "")
+    assert f"python_version:{platform.python_version()}" in lines
+    shown = dict(line.split(":", 1) for line in lines[lines.index("# Limits") + 1 : -1])
+    assert shown == {key: str(value) for key, value in Limits(idle=7.0).as_dict().items()} | {"when_full": "refuse"}
     assert "uptime_in_seconds:12" in lines
     for has_gil in (False, True):
         monkeypatch.setattr(services.run, "has_gil", lambda has_gil=has_gil: has_gil)
@@ -163,3 +174,114 @@ def test_info_tells_how_long_the_server_has_run(monkeypatch: pytest.MonkeyPatch)
     assert {"model:mine", f"process_id:{os.getpid()}", "when_full:refuse", "idle:7.0"} <= set(lines)
     monkeypatch.setattr(os, "getpid", lambda: 7)
     assert "process_id:7\r\n" in info()
+
+
+class Loop:
+    """Stands for an event loop."""
+
+
+@pytest.mark.parametrize(
+    ("loop", "name"), [(Loop, f"{__name__}.Loop"), (signal.raise_signal, "_signal.raise_signal"), ("mine", "mine")]
+)
+def test_description_has_the_loop_the_libraries_and_the_addresses(loop: object, name: str) -> None:
+    listeners = [
+        SimpleNamespace(service="echo", address=Address.parse("tcp://127.0.0.1:7")),
+        SimpleNamespace(service="http", address=Address.parse("unix:///s")),
+    ]
+    model = SimpleNamespace(LIBRARIES=("trio", "pytest"), LOOP=loop)
+    found = services.run.describe("mine", cast(Any, model), cast(Any, listeners), Limits(bulk=7))
+    # Whether there is a GIL is asserted of each model, as it runs.
+    del found["gil"]
+    assert found == {
+        "model": "mine",
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation().lower(),
+        "libraries": {"trio": version("trio"), "pytest": version("pytest")},
+        "event_loop": name,
+        "listeners": [
+            {"service": "echo", "transport": "tcp", "address": "tcp://127.0.0.1:7"},
+            {"service": "http", "transport": "unix", "address": "unix:///s"},
+        ],
+        "when_full": "wait",
+        "limits": Limits(bulk=7).as_dict(),
+    }
+    plain = services.run.describe("mine", cast(Any, SimpleNamespace(WHEN_FULL="refuse")), [], Limits())
+    assert (plain["libraries"], plain["event_loop"], plain["when_full"]) == ({}, None, "refuse")
+
+
+def test_model_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(name="uvloop")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(services.run.StartError, match=r"^model uvloop_streams needs uvloop, .*: pip install uvloop$"):
+        services.run.load_model("uvloop_streams")
+
+
+def test_unknown_model_is_answered_with_all_names() -> None:
+    # Those of `lab up`, and the one that needs another interpreter.
+    names = sorted([*(model.name for model in CATALOGUE.select()), "threads_nogil"])
+    with pytest.raises(services.run.StartError) as raised:
+        services.run.load_model("plain")
+    assert str(raised.value) == f"unknown model 'plain'; the models are {', '.join(names)}"
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_model_serves_what_is_described_and_then_hears_no_signal(
+    has_failed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second signal would end the process before the files of its sockets are removed: also after a failed drain."""
+    steps: list[object] = []
+    path = tmp_path / "s"
+
+    def serve(listeners: list[Listener]) -> None:
+        steps.append([str(listener.address) for listener in listeners])
+        connection = listeners[0].connection(("127.0.0.1", 4711))
+        connection.receive_eof()
+        assert connection.next_event() == Close()
+        if has_failed:
+            raise SystemExit(1)
+
+    monkeypatch.setattr(services.run, "load_model", lambda name: SimpleNamespace(serve=serve))
+    monkeypatch.setattr(services.run, "hold_stop_signals", lambda: steps.append(f"held, {path.exists()}"))
+    monkeypatch.setattr(services.run, "has_gil", lambda: False)
+    monkeypatch.setenv("LAB_MODEL", "mine")
+    monkeypatch.setenv("LAB_XRAY", str(tmp_path / "{model}"))
+    with pytest.raises(SystemExit, match=r"^1$") if has_failed else nullcontext():
+        assert services.run.main(["--listen", f"echo=unix://{path}", "--listen", "echo=tcp://127.0.0.1:0"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    described = json.loads(line)
+    assert described["model"] == "mine"
+    assert steps == [[each["address"] for each in described["listeners"]], "held, True"]
+    assert not path.exists()
+    (recording,) = (tmp_path / "mine").iterdir()
+    assert recording.name == f"mine-{os.getpid()}.xray"
+    trace = parse(recording.read_bytes())
+    assert not trace.has_gil
+    assert trace.notes[0].value == 4711
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_name_of_an_option_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """`services.before` knows the whole name alone."""
+    assert services.run.main(["--mod", "plain_socket"]) == 2
+    assert capsys.readouterr() == ("", "services.run: unrecognized arguments: --mod plain_socket\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "model"),
+    [
+        ([], "a", "a"),
+        ([], None, ""),
+        (["--model", "b"], "a", "b"),
+        (["--model=b"], "a", "b"),
+        (["--model", "b", "--model=c"], None, "c"),
+        (["--model=b", "--model", "c"], None, "c"),
+        (["--model"], "a", ""),
+        (["--listen", "echo=tcp://127.0.0.1:0", "--model", "b", "--listen", "c"], "a", "b"),
+    ],
+)
+def test_model_is_known_before_the_arguments_are_read(arguments: list[str], named: str | None, model: str) -> None:
+    assert services.before.chosen_model(arguments, {"LAB_MODEL": named} if named else {}) == model

@@ -33,9 +33,11 @@ def server(certificates: Path) -> SecureConnection:
 
 
 class Client:
-    def __init__(self, certificates: Path) -> None:
+    def __init__(self, certificates: Path, certificate: str | None = None) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+        if certificate:
+            context.load_cert_chain(certificates / certificate)
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="a_server")
 
     def exchange(self, server: SecureConnection, *, step: int = 65536) -> list[object]:
@@ -117,12 +119,41 @@ def test_noise_is_answered_with_an_alert_and_a_close(server: SecureConnection) -
     assert isinstance(server.next_event(), Close)
 
 
-def test_noise_after_the_handshake_ends_the_connection(certificates: Path, server: SecureConnection) -> None:
+def test_noise_after_the_handshake_ends_the_connection(
+    certificates: Path, server: SecureConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a lost connection, it is no news."""
+    caplog.set_level(logging.DEBUG, "services")
     client = Client(certificates)
     client.shake(server)
     server.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
     assert isinstance(server.next_event(), Send)  # bad_record_mac
     assert isinstance(server.next_event(), Close)
+    (record,) = caplog.records
+    assert (record.levelno, record.message.partition(":")[0]) == (logging.DEBUG, "TLS with somebody failed")
+
+
+def test_client_without_a_name_is_one_in_the_log(certificates: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Over a Unix socket it has none."""
+    caplog.set_level(logging.INFO)
+    secure = open_layer({"LAB_TLS_CERT": str(certificates / "server.pem")})
+    secure(Connection("echo"), "").receive_data(b"hi\n")
+    assert caplog.messages == [r"TLS handshake with a client failed: it does not speak TLS, but began with b'hi\n'"]
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_client_has_to_show_a_certificate_of_the_ca(certificates: Path, is_shown: bool) -> None:
+    environ = {"LAB_TLS_CERT": "server.pem", "LAB_TLS_CLIENT_CA": "ca.pem"}
+    server = open_layer({name: str(certificates / file) for name, file in environ.items()})(Connection("echo"), "c")
+    client = Client(certificates, certificate="client.pem" if is_shown else None)
+    client.shake(server)
+    if is_shown:
+        client.tls.write(b"hello")
+        client.exchange(server)
+        assert client.tls.read(100) == b"hello"
+    else:
+        with pytest.raises(ssl.SSLError, match="certificate required"):
+            client.tls.read(100)
 
 
 def test_waits_for_a_handshake_that_has_not_come(server: SecureConnection) -> None:

@@ -179,3 +179,10 @@ def test_stop_signals_are_held_before_the_loop_gives_up_its_handlers(
     )
     assert run_on(asyncio.SelectorEventLoop, Server) is is_clean
     assert steps == ["served", True]
+
+
+def test_transport_without_a_socket_has_no_descriptor() -> None:
+    with socket.socket() as owner:
+        for found, number in ((owner, owner.fileno()), (None, -1)):
+            transport = SimpleNamespace(get_extra_info={"socket": found}.__getitem__)
+            assert asyncio_transports.descriptor_of(cast(Any, transport)) == number

@@ -1,13 +1,17 @@
 """The recorder of LAB_XRAY: what it notes, and where it leaves it."""
 
+import asyncio
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from pathlib import Path
 
+import greenlet
 import pytest
+import trio
 
 from services.protocol import Address, Close, Compute, Connection, Limits, Send, StreamConversation, Wait
 from services.protocol.trace import HEADER, NOTE, Kind, Trace, TraceError, pack_header, parse
@@ -279,3 +283,65 @@ def test_recording_is_full_with_its_last_slot(notes: int, is_full: bool) -> None
     slots += [bytes(NOTE.size)] * (3 - notes)
     trace = parse(pack_header(1, 3, has_gil=False) + b"".join(slots))
     assert (len(trace.notes), trace.is_full, trace.has_gil) == (notes, is_full, False)
+
+
+def read_tasks(folder: Path, recorder: Recorder) -> list[int]:
+    (trace,) = read(folder, recorder)
+    return [note.value for note in trace.notes if note.kind is Kind.TASK]
+
+
+def test_each_task_of_asyncio_is_told_from_others(recorder: Recorder, tmp_path: Path) -> None:
+    async def begin() -> int:
+        recorder.wrap(Connection("discard"), 1)
+        return id(asyncio.current_task())
+
+    async def begin_two() -> list[int]:
+        return list(await asyncio.gather(begin(), begin()))
+
+    # An object is at a multiple of 16, and its address is cut to what a note has room for.
+    wanted = [number // 16 % (1 << 24) for number in asyncio.run(begin_two())]
+    assert wanted[0] != wanted[1]
+    assert read_tasks(tmp_path, recorder) == wanted
+
+
+def test_each_task_of_trio_is_told_from_others(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "greenlet", raising=False)  # which a server of trio does not import
+    wanted: list[int] = []
+
+    async def begin() -> None:
+        recorder.wrap(Connection("discard"), 1)
+        wanted.append(id(trio.lowlevel.current_task()) // 16 % (1 << 24))
+
+    async def begin_two() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin)
+            nursery.start_soon(begin)
+
+    trio.run(begin_two)
+    assert wanted[0] != wanted[1]
+    assert read_tasks(tmp_path, recorder) == wanted
+
+
+def test_each_greenlet_is_told_from_others(recorder: Recorder, tmp_path: Path) -> None:
+    wanted: list[int] = []
+
+    def begin() -> None:
+        recorder.wrap(Connection("discard"), 1)
+        wanted.append(id(greenlet.getcurrent()) // 16 % (1 << 24))
+
+    greenlets = [greenlet.greenlet(begin) for _ in range(2)]
+    for each in greenlets:
+        each.switch()
+    assert wanted[0] != wanted[1]
+    assert read_tasks(tmp_path, recorder) == wanted
+
+
+def test_thread_alone_has_no_task(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "greenlet", raising=False)
+    recorder.wrap(Connection("discard"), 1)
+    for name in ("trio", "asyncio"):
+        monkeypatch.delitem(sys.modules, name)
+        recorder.wrap(Connection("discard"), 1)
+    assert read_tasks(tmp_path, recorder) == []

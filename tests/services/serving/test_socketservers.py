@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.models import socketserver_forking
+from services.models import socketserver_forking, socketserver_sequential, socketserver_threading
 from services.models.socketserver_forking import ForkingTCPServer
 from services.protocol import Limits, Transport
 from services.serving.accepting import Shortage
@@ -228,3 +228,37 @@ def test_forked_child_keeps_no_port_and_takes_no_signal_of_its_parents(
         assert signal.set_wakeup_fd(-1) == (-1 if has_parent else descriptor)
         assert (listening.fileno() == -1, served) == (has_parent, [("a client", "its address")] * has_parent)
     assert (signal.getsignal(signal.SIGALRM) is signal.SIG_IGN) is has_parent
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("model", [socketserver_forking, socketserver_threading, socketserver_sequential])
+def test_model_accepts_up_to_the_limit_of_all_its_sockets_together(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forking server of the library would block with its fortieth child, and hear no signal meanwhile."""
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0", "echo=tcp://127.0.0.1:0", "echo=udp://127.0.0.1:0"], "m")
+    rooms: list[bool] = []
+    before = signal.getsignal(signal.SIGCHLD)
+
+    def serve_until(stop: StopSignal, servers: Any, has_room: Any = lambda: True) -> None:
+        assert [listener for listener, _ in servers] == listeners
+        streams = [each.socket for each in listeners[:2]]
+        for count in (2, 3):
+            for number, (_, server) in enumerate(servers):
+                if model is socketserver_forking:
+                    assert (server.max_children, server.parent, server.listening) == (4, os.getpid(), streams)
+                    server.active_children = {100 + number} if number < count else None
+                elif model is socketserver_threading and number < count:
+                    server.conversations.begin()
+            rooms.append(has_room())
+            for number, (_, server) in enumerate(servers):
+                server.active_children = None
+                if model is socketserver_threading and number < count:
+                    server.conversations.end()
+
+    monkeypatch.setattr(model, "serve_until", serve_until)
+    try:
+        with open_listeners(wanted, Limits(connections=3), lambda: "") as listeners:
+            model.serve(listeners)
+            assert [each.socket.fileno() for each in listeners] == [-1] * 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert rooms == [True, model is socketserver_sequential]

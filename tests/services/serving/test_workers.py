@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from services.protocol import Address, Limits, Transport
 from services.serving import workers
 from services.serving.accepting import FIRST_PAUSE, Shortage
 from services.serving.listeners import open_listeners, parse_listens
+from services.serving.signals import stop_signals
 from services.serving.workers import Workers
 from tests.support.fakes import Clock
 
@@ -198,3 +200,65 @@ def test_each_worker_has_sockets_of_its_own_for_tcp_and_tls(tmp_path: Path, reus
                 assert is_own == [bool(reuse_port), bool(reuse_port), False, False]
                 assert all(theirs.socket.getsockname() == ours.socket.getsockname() for ours, theirs in pairs)
             assert len({id(own[1].socket) for own in parent._listeners}) == (3 if reuse_port else 1)
+
+
+class ExitedError(BaseException):
+    """Instead of the end of the process."""
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize(
+    ("ends", "code", "steps"),
+    [
+        (True, 0, ["closed", (1, "own")]),
+        (False, 1, ["closed", (1, "own")]),
+        (SystemExit(3), 3, ["closed", (1, "own")]),
+        (SystemExit("a text"), 1, ["closed", (1, "own")]),
+        (KeyboardInterrupt(), 1, ["closed", (1, "own")]),
+        (ValueError("a bug"), 1, ["closed", (1, "own")]),
+        (None, 1, ["closed"]),  # its parent has exited meanwhile
+    ],
+    ids=["clean", "cut off", "code", "text", "interrupt", "bug", "orphan"],
+)
+def test_exit_code_of_a_worker_says_how_it_ended(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ends: bool | BaseException | None,
+    code: int,
+    steps: list[object],
+) -> None:
+    """Until its work has handlers of its own, a stop signal ends it in order: nothing is in flight."""
+    seen: list[object] = []
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise ExitedError
+
+    def work(number: int, listeners: Any) -> bool:
+        seen.append((number, listeners))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()).isdisjoint({signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            with pytest.raises(ExitedError):
+                signal.raise_signal(each)
+        assert codes == [0] * 4
+        codes.clear()
+        if isinstance(ends, BaseException):
+            raise ends
+        return bool(ends)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(workers, "die_with", lambda parent: parent == 7 and ends is not None)
+    parent = Workers.__new__(Workers)
+    parent._work, parent._listeners = work, cast(Any, ["another's", "own"])
+    stop = cast(Any, SimpleNamespace(close=lambda: seen.append("closed")))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*stop_signals(), signal.SIGCHLD))
+    try:
+        with pytest.raises(ExitedError):
+            parent._be_worker(1, stop, 7)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*stop_signals(), signal.SIGCHLD))
+    assert (seen, codes) == (steps, [code])
+    is_error = isinstance(ends, (KeyboardInterrupt, ValueError))
+    assert caplog.messages == ["worker 1 ended in an error"] * is_error
