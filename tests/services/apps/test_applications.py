@@ -61,7 +61,9 @@ def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer
         environ["wsgi.input"] = Dribble(body + b"the next request")
     found = b"".join(wsgi.application(environ, lambda *line: started.append(line)))
     ((status, headers),) = started
-    return Answer(int(status.split()[0]), found, {name.lower(): value for name, value in headers})
+    code = int(status.split()[0])
+    assert status == f"{code} {http.client.responses[code]}"
+    return Answer(code, found, {name.lower(): value for name, value in headers})
 
 
 def ask_asgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
@@ -164,7 +166,13 @@ def test_body_is_that_of_the_models(path: str) -> None:
 def test_page_is_for_browsers(ask: Ask) -> None:
     found = ask("GET", "/", accept="text/html,*/*")
     assert found.fields["content-type"] == "text/html; charset=utf-8"
-    assert b"<h1>" in found.body
+    links = b"".join(
+        b"<li><a href='/%b'>/%b</a>" % (path, path) for path in (b"ping", b"sleep/100", b"burn/1000", b"info")
+    )
+    name = routes.SERVER.encode()
+    assert found.body == (
+        b"<!doctype html><html lang=en><title>%b</title><h1>%b</h1><ul>%b</ul></html>\n" % (name, name, links)
+    )
 
 
 def test_echo_returns_its_body(ask: Ask) -> None:
@@ -176,6 +184,13 @@ def test_echo_returns_its_body(ask: Ask) -> None:
         found = ask("POST", "/echo", body, **fields)
         assert (found.status, found.body) == (200, body)
         assert (found.fields["content-type"], found.fields["content-length"]) == (kind, str(len(body)))
+
+
+def test_echo_ends_with_its_client() -> None:
+    """The reply is not ended: it would pass for the whole body."""
+    scope = {"type": "http", "method": "POST", "path": "/echo", "headers": []}
+    incoming = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
+    assert play(scope, incoming)[1:] == [{"type": "http.response.body", "body": b"a", "more_body": True}]
 
 
 @pytest.mark.parametrize("ask", ["http.server"], indirect=True)
@@ -207,24 +222,33 @@ def test_info_is_json_with_the_limits(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "allow"),
+    ("method", "path", "status", "said", "allow"),
     [
-        ("GET", "/nothing", 404, None),
-        ("GET", "/sleep", 404, None),
-        ("GET", "/ping/3", 404, None),
-        ("GET", "/sleep/x", 404, None),
-        ("GET", "/sleep/-1", 404, None),
-        ("GET", "/sleep/60001", 400, None),
-        ("GET", "/burn/10000001", 400, None),
-        ("GET", "/blob/67108865", 400, None),
-        ("GET", "/echo", 405, "POST, OPTIONS"),
-        ("DELETE", "/ping", 405, "GET, HEAD, OPTIONS"),
-        ("OPTIONS", "/ping", 204, "GET, HEAD, OPTIONS"),
+        ("GET", "/nothing", 404, b"no such route\n", None),
+        ("GET", "/sleep", 404, b"no such route\n", None),
+        ("GET", "/ping/3", 404, b"no such route\n", None),
+        ("GET", "/sleep/x", 404, b"no such route\n", None),
+        ("GET", "/sleep/-1", 404, b"no such route\n", None),
+        ("OPTIONS", "/sleep", 404, b"no such route\n", None),
+        ("GET", "/sleep/60001", 400, b"at most 60000\n", None),
+        ("GET", "/burn/10000001", 400, b"at most 10000000\n", None),
+        ("GET", "/blob/67108865", 400, b"at most 67108864\n", None),
+        ("GET", "/echo", 405, b"method not allowed\n", "POST, OPTIONS"),
+        ("DELETE", "/ping", 405, b"method not allowed\n", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/sleep/60001", 405, b"method not allowed\n", "GET, HEAD, OPTIONS"),
+        ("OPTIONS", "/ping", 204, b"", "GET, HEAD, OPTIONS"),
+        ("OPTIONS", "/echo", 204, b"", "POST, OPTIONS"),
+        ("OPTIONS", "/ws", 204, b"", "GET, OPTIONS"),
     ],
 )
-def test_request_without_a_route_is_refused(ask: Ask, method: str, path: str, status: int, allow: str | None) -> None:
+def test_request_without_a_route_is_refused(
+    ask: Ask, method: str, path: str, status: int, said: bytes, allow: str | None
+) -> None:
     found = ask(method, path)
-    assert (found.status, found.fields.get("allow")) == (status, allow)
+    assert (found.status, found.body, found.fields.get("allow")) == (status, said, allow)
+    # RFC 9110, 8.6: no Content-Length with status 204.
+    wanted = ("text/plain; charset=utf-8", str(len(said))) if said else (None, None)
+    assert (found.fields.get("content-type"), found.fields.get("content-length")) == wanted
 
 
 @pytest.mark.parametrize(("name", "largest"), [("sleep", 60_000), ("stream", 1_000_000), ("events", 1_000_000)])
