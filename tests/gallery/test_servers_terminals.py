@@ -262,8 +262,16 @@ class TestXmlRpc:
 
     @pytest.mark.parametrize(
         ("length", "status"),
-        [(b"1048577", 413), (b"9" * 5000, 413), (b"-1", 411), (b"x", 411), (b"\xb2", 411), (None, 411)],
-        ids=["one more", "5000 digits", "negative", "a word", "a superscript", "none"],
+        [
+            (b"1048577", 413),
+            (b"9" * 5000, 413),
+            (b"-1", 411),
+            (b"x", 411),
+            (b"\xb2", 411),
+            (None, 411),
+            (b"5\r\nTransfer-Encoding: chunked", 411),
+        ],
+        ids=["one more", "5000 digits", "negative", "a word", "a superscript", "none", "chunks too"],
     )
     def test_request_with_an_invalid_length_is_refused(
         self, talk: Callable[[str, int], Talk], length: bytes | None, status: int
