@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _echo(self) -> None:
         # http.server does not read chunked bodies, and an application on it has to refuse them.
-        length = self.headers.get("Content-Length", "")
+        length = ",".join(self.headers.get_all("Content-Length", []))  # of several, none is believed
         is_number = length.isdecimal() and len(length) <= 19  # int() fails from 4300 digits on
         if "Transfer-Encoding" in self.headers or not is_number:
             self._leave_body()

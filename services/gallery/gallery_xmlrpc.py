@@ -29,7 +29,7 @@ class Handler(SimpleXMLRPCRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
-        length = self.headers.get("Content-Length", "")
+        length = ",".join(self.headers.get_all("Content-Length", []))  # of several, none is believed
         # `isdigit` is true for a superscript, which is no number, and int() fails from 4300 digits on.
         # Chunks are not read, and of two lengths a proxy would believe the other one.
         is_number = length.isdecimal() and "Transfer-Encoding" not in self.headers

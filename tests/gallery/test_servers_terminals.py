@@ -270,8 +270,9 @@ class TestXmlRpc:
             (b"\xb2", 411),
             (None, 411),
             (b"5\r\nTransfer-Encoding: chunked", 411),
+            (b"5\r\nContent-Length: 6", 411),
         ],
-        ids=["one more", "5000 digits", "negative", "a word", "a superscript", "none", "chunks too"],
+        ids=["one more", "5000 digits", "negative", "a word", "a superscript", "none", "chunks too", "two"],
     )
     def test_request_with_an_invalid_length_is_refused(
         self, talk: Callable[[str, int], Talk], length: bytes | None, status: int

@@ -189,7 +189,10 @@ def test_echo_returns_its_body(ask: Ask) -> None:
 def test_echo_ends_with_its_client() -> None:
     """The reply is not ended: it would pass for the whole body."""
     scope = {"type": "http", "method": "POST", "path": "/echo", "headers": []}
-    incoming = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
+    incoming: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"a", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     assert play(scope, incoming)[1:] == [{"type": "http.response.body", "body": b"a", "more_body": True}]
 
 
@@ -383,6 +386,11 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             411,
             [b"this server needs Content-Length\n"],
         ),
+        (
+            b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(PING) + PING,
+            411,
+            [b"this server needs Content-Length\n"],
+        ),
         *[
             (b"%b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (line, len(PING)) + PING, status, [body])
             for line, status, body in (
@@ -408,7 +416,16 @@ PING = b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         (b"GET /stream/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + PING, 200, [bytes(range(32, 104)) + b"\r\n"]),
     ],
     ids=[
-        *("pipeline", "close", "unread", "unread-chunks", "two-lengths", "unread-blob", "unread-chunked"),
+        *(
+            "pipeline",
+            "close",
+            "unread",
+            "unread-chunks",
+            "chunks-and-length",
+            "two-lengths",
+            "unread-blob",
+            "unread-chunked",
+        ),
         *("unread-options", "no-length", "options", "head", "head-blob", "head-chunked", "chunked-close", "HTTP/1.0"),
     ],
 )
