@@ -76,3 +76,27 @@ def test_loop_alone_takes_a_whole_backlog_in_a_turn(model: Any) -> None:
             return int(acceptor._at_once)
 
     assert asyncio.run(listen()) == 37
+
+
+def test_places_are_counted_over_all_processes() -> None:
+    """What a process that has died leaves is cleared; one that refuses a client takes no place."""
+    counts = asyncio_prefork.Counts(3)
+    ended: list[int] = []
+    first, last = (
+        asyncio_prefork.WorkerConversations(
+            counts,
+            number,
+            Limits(connections=3),
+            lambda seconds, call: None,
+            lambda number=number: ended.append(number),
+        )
+        for number in (0, 2)
+    )
+    stream = cast(Any, object())
+    assert [first.begin(), first.begin(stream), last.begin(), last.begin(), first.begin()] == [True] * 3 + [False] * 2
+    assert (first.count, first.streams, last.count, last.streams, counts.total()) == (2, {stream}, 1, set(), 3)
+    assert ended == [2, 0]
+    first.end(stream)
+    assert (first.count, first.streams, counts.total(), ended) == (1, set(), 2, [2, 0, 0])
+    counts.clear(0)
+    assert counts.total() == 1

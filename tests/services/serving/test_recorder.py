@@ -13,7 +13,7 @@ import greenlet
 import pytest
 import trio
 
-from services.protocol import Address, Close, Compute, Connection, Limits, Send, StreamConversation, Wait
+from services.protocol import Address, Close, Compute, Connection, GiveWay, Limits, Send, StreamConversation, Wait
 from services.protocol.trace import HEADER, NOTE, Kind, Trace, TraceError, pack_header, parse
 from services.serving.listeners import Listener
 from services.serving.recorder import Recorder
@@ -186,6 +186,18 @@ def test_notes_are_written_before_the_server_sleeps_computes_or_closes(recorder:
         while connection.next_event() not in (None, Close()):
             pass
     assert written == [[], [Kind.WAIT], [Kind.COMPUTE], [Kind.COMPUTE]]
+
+
+def test_nothing_is_written_when_others_get_their_turn(recorder: Recorder, tmp_path: Path) -> None:
+    """That is often, and the server comes back."""
+    connection = recorder.wrap(Connection("command"), 1)
+    connection.receive_data(b"BLOB 1000000\r\n")
+    while connection.next_event() != GiveWay():
+        pass
+    (path,) = tmp_path.glob("*.xray")
+    assert parse(path.read_bytes()).notes == ()
+    recorder.flush()
+    assert parse(path.read_bytes()).notes[-1].kind is Kind.GIVE_WAY
 
 
 def test_forked_process_has_a_file_of_its_own(recorder: Recorder, tmp_path: Path) -> None:
