@@ -316,6 +316,8 @@ def differences(before: Findings, after: Findings, threshold: float = 0.1) -> li
         ({"rate": 0.5}, [("rate", True)]),
         # Beyond the spread of 1 %, but by less than the threshold of 10 %.
         ({"cpu": 1.09, "p99": 1.09, "rate": 0.91}, [("rate", False), ("cpu_us", False), ("p99_us", False)]),
+        # 9.5 % less, though the one is 10.5 % more than the other.
+        ({"rate": 0.905}, [("rate", False)]),
         # Within the spread.
         ({"cpu": 1.015, "p99": 1.015, "rate": 0.985}, []),
     ],
@@ -398,6 +400,8 @@ def test_earlier_failures_are_no_regression(store: Store) -> None:
     failing = {"a": [vary(item, failures={"reset": 1}) for item in BASE["a"]]}
     assert differences(store(failing), store(failing)) == []
     assert differences(store(failing), store(BASE)) == []
+    more = {"a": [vary(item, failures={"reset": 2, "timeout": 1}) for item in BASE["a"]]}
+    assert differences(store(failing), store(more)) == []
     found = list(find_differences(store(BASE), store(failing), 0.1))
     assert [(item.figure, item.is_regression) for item in found] == [("failures", True)]
     assert "3 failures, none before: reset" in found[0].text

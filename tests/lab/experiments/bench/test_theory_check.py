@@ -49,7 +49,8 @@ def test_wait_of_a_request_is_the_mean_of_the_workload(workload: str, millisecon
 
 def test_cpu_is_from_the_lowest_level_and_the_response_from_littles_law(make_plan: Any) -> None:
     row = make_row(measured(9_000, 150.0))
-    found = expect(make_findings(make_plan, LOOP, {4: measured(1, 80.0), 64: measured(1, 500.0)}), row)
+    levels = {4: measured(1, 80.0, users=4), 64: measured(1, 500.0)}
+    found = expect(make_findings(make_plan, LOOP, levels), row)
     assert found is not None
     # 1 / 80 µs; 64 connections at 12,500/s.
     assert found.upper_bound.rate == pytest.approx(12_500)
@@ -176,6 +177,10 @@ def test_hold_time_is_the_time_between_two_answers(make_plan: Any) -> None:
     found = expect(make_findings(make_plan, ONE, {4: measured(2_000, 100.0)}), make_row(measured(1_900)))
     assert found is not None
     assert found.upper_bound.rate == pytest.approx(2_000)
+    # A level without an answer does not tell it: that of the row, 100 µs, does.
+    found = expect(make_findings(make_plan, ONE, {4: measured(0, None)}), make_row(measured(1_900)))
+    assert found is not None
+    assert found.upper_bound.rate == pytest.approx(10_000)
 
 
 def test_reason_of_an_expectation_has_rate_and_time() -> None:
