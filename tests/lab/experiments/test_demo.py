@@ -270,7 +270,8 @@ def test_stored_demo_is_read_in_the_order_of_the_page(tmp_path: Path) -> None:
     kept = Run.create("demo", {"plan": {"families": found.families}}, root=tmp_path)
     keep(found, kept)
     again = read(kept)
-    assert list(again.waits) == list(again.http) == ["prefork", "plain_socket", "asyncio_streams"]
+    rows = [row.model for row in again.measurements]
+    assert list(again.waits) == list(again.http) == rows == ["prefork", "plain_socket", "asyncio_streams"]
 
 
 def test_stored_demo_has_each_load_in_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
