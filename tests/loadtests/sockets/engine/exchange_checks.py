@@ -349,7 +349,8 @@ def test_rate_begins_with_the_first_connection_and_a_connection_leaves_once(monk
     group = connection.group
     group.schedule = SimpleNamespace(start=start)
     monkeypatch.setattr(ExchangeConnection, "retry", lambda connection, now: None)
-    engine._greenlet = SimpleNamespace(ready=lambda: False)
+    greenlet: Any = SimpleNamespace(ready=lambda: False)
+    engine._greenlet = greenlet
     first, second = engine.add(group), engine.add(group)
     assert (len(begun), group.due) == (1, 7.0)
     for _ in range(2):
