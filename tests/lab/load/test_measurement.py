@@ -645,24 +645,28 @@ def test_models_of_one_load_have_their_own_figures(monkeypatch) -> None:
         pid = None
 
         def __init__(self, size: int) -> None:
-            self.size, self.looks = size, 0
+            self.size, self.looks, self.counts = size, 0, 0
 
         def read(self) -> Sample:
             self.looks += 1
             return Sample(cpu_seconds=self.size * min(self.looks, 2), memory_bytes=self.size * 4096)
 
         def count_descriptors(self) -> int:
+            self.counts += 1
             return self.size
+
+    meters = {name: Growing(size) for name, size in sizes.items()}
 
     class Both(Backend):
         def targets(self) -> list[Listener]:
             return [Listener(name, "command", "tcp", f"tcp://{name}:1") for name in sizes]
 
         def meter(self, model: str) -> Any:
-            return Growing(sizes[model])
+            return meters[model]
 
         def run_service(self, service, arguments, **options):
             self.asked.append((arguments, options["environ"]))
+            wait_until(lambda: all(meter.counts for meter in meters.values()))
             lines = [replace(RESULT, model=name, users=sizes[name]).encode() for name in sizes]
             return Completed(arguments, 0, "\n".join(lines), "")
 
@@ -671,6 +675,7 @@ def test_models_of_one_load_have_their_own_figures(monkeypatch) -> None:
         return sum(address.host == "plain_socket" for address in addresses)
 
     monkeypatch.setattr("lab.load.measure.count_connections", count)
+    monkeypatch.setattr("lab.load.measure._SAMPLE_SECONDS", 0.001)
     backend = Both()
     found = measure_together(backend, models, find_preset("closed_ping").change(users=2, duration=1.0))
     ((arguments, environ),) = backend.asked
@@ -683,8 +688,8 @@ def test_models_of_one_load_have_their_own_figures(monkeypatch) -> None:
         ("plain_socket", 1, 62.5, 4096),
         ("prefork", 2, 125.0, 8192),
     ]
-    assert [(item.family, len(item.load.disturbances)) for item in found] == [
-        (model.family, int(model.name == "plain_socket")) for model in models
+    assert [(item.family, item.server.descriptors, len(item.load.disturbances)) for item in found] == [
+        (model.family, sizes[model.name], int(model.name == "plain_socket")) for model in models
     ]
 
 
