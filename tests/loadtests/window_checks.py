@@ -419,4 +419,6 @@ def test_only_a_worker_says_that_it_has_joined(capsys, runner, said):
 
 
 def test_worker_that_waits_for_a_core_is_not_given_up():
+    """Neither while it runs, nor before it has started its users."""
     assert runners.HEARTBEAT_LIVENESS == 10
+    assert runners.MasterRunner._wait_for_workers_report_after_ramp_up(cast(runners.MasterRunner, None)) == 10.0
