@@ -119,21 +119,26 @@ RIGHT = {
 }
 
 
-def test_request_that_cannot_be_sent_is_a_failure():
-    """At once, or with the rest of it. There is no half left to close."""
+def fail_to_send(connection, error, *, waits):
+    """Begin an exchange whose request cannot be sent: from the first, or, if it waits, when there is room again."""
 
     def refuse(_):
-        raise BrokenPipeError
+        raise error
 
+    if waits:
+        connection.begin(NOW)
+        connection.send = refuse
+        assert not connection.flush(NOW)
+    else:
+        connection.send = refuse
+        connection.begin(NOW)
+
+
+def test_request_that_cannot_be_sent_is_a_failure():
+    """At once, or with the rest of it. There is no half left to close."""
     for waits in (False, True):
         connection, narrow = make(ExchangeConnection, room=5, half_close=True)
-        if waits:
-            connection.begin(NOW)
-            connection.send = refuse
-            assert not connection.flush(NOW)
-        else:
-            connection.send = refuse
-            connection.begin(NOW)
+        fail_to_send(connection, BrokenPipeError, waits=waits)
         assert (tell(connection), narrow.ends) == (["away", ["connection reset"], 0], ["closed"])
 
 
@@ -752,19 +757,9 @@ def test_datagrams_that_do_not_fit_wait_only_where_none_is_lost(url):
 
 def test_datagram_that_cannot_be_sent_is_a_failure():
     turns = ((b"12345678ask", b"12345678reply"),)
-
-    def refuse(_):
-        raise ConnectionRefusedError
-
     for waits in (True, False):
         connection, narrow = make(DatagramConnection, url="unixgram:///s", room=0, turns=turns, numbered=True)
-        if waits:
-            connection.begin(NOW)
-            connection.send = refuse
-            assert not connection.flush(NOW)
-        else:
-            connection.send = refuse
-            connection.begin(NOW)
+        fail_to_send(connection, ConnectionRefusedError, waits=waits)
         assert (tell(connection), narrow.ends) == (["away", ["connection refused"], 0], ["closed"])
 
 
