@@ -145,7 +145,8 @@ def _list_groups(proc: Path, pid: str) -> Iterator[tuple[list[str], str]]:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text()
+        # The names of groups are file names: any bytes.
+        return os.fsdecode(path.read_bytes())
     except OSError:
         return None
 

@@ -331,6 +331,8 @@ class TestGopher:
     def test_search(self, ask: Callable[[str], str]) -> None:
         assert ask("cgi-bin/search.sh\tFINGER") == f"0finger\t/docs/finger.txt\t{GOPHER}\t70\r\n.\r\n"
         assert ask("cgi-bin/search.sh\tcame before").count("\t/docs/") == 2
+        # As a browser writes a space in a query.
+        assert ask("cgi-bin/search.sh\tcame+before").count("\t/docs/") == 2
         assert ask("cgi-bin/search.sh\tnothing like it").startswith("3Nothing was found")
 
     @pytest.mark.parametrize("query", ["", "-r", ".", ".*", "$(id)", "`id`", "';id;'", "../", "x\ty", "a" * 5000])

@@ -173,6 +173,17 @@ def test_invalid_targets_are_a_one_line_error(text, run_locust):
 
 
 @pytest.mark.parametrize(
+    ("cores", "said"),
+    [("all", "invalid literal for int() with base 10: 'all'"), ("4095", "[Errno 22] Invalid argument")],
+)
+def test_invalid_cores_are_a_one_line_error(cores, said, run_locust):
+    done = run_locust(["--headless"], {"LAB_GENERATOR_CORES": cores})
+    assert done.returncode == 1
+    assert f"locustfile: LAB_GENERATOR_CORES='{cores}': {said}\n" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--users", str(FILES)], f"{FILES} users need {FILES + 128} open files, and this process may open {FILES}"),

@@ -247,6 +247,17 @@ def test_cgroup_of_another_container_is_not_read(tmp_path):
     assert CgroupMeter.find(43, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs") is None
 
 
+def test_name_of_a_cgroup_may_be_any_bytes(tmp_path):
+    """A file's name need not be UTF-8, nor that of another group of the same process."""
+    path = os.fsdecode(b"n\xe9e/abc123")
+    _write(tmp_path / "proc" / "42")
+    (tmp_path / "proc" / "42" / "cgroup").write_bytes(b"1:name=n\xe9e:/\n0::/n\xe9e/abc123\n")
+    _write(tmp_path / "fs" / path, cpu__stat="usage_usec 1500000\n")
+    meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
+    assert meter is not None
+    assert meter.read() == Sample(1.5, None, None, None)
+
+
 def test_missing_cgroup_files_are_none(tmp_path):
     _write(tmp_path / "proc" / "42", cgroup="0::/abc123\n")
     _write(tmp_path / "fs" / "abc123", cpu__stat="usage_usec 1500000\n")

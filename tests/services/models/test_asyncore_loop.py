@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.models import asyncore_loop
 from services.models.asyncore_loop import Server
 from services.protocol import Limits
 from services.serving.listeners import open_listeners, parse_listens
@@ -34,3 +35,13 @@ def test_urgent_data_wakes_the_loop_once(server: Server) -> None:
         client.sendall(b"PING\r\n")
         server.turn()
         assert client.recv(100) == b"+PONG\r\n"
+
+
+def test_time_to_wait_is_rounded_up_to_a_millisecond(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """poll(2) waits for whole milliseconds. A wait that ends before its timer is due would be repeated at once."""
+    waits: list[float] = []
+    monkeypatch.setattr(asyncore_loop, "LOOP", lambda timeout, channels: waits.append(timeout))
+    for left in (0.0104, 0.0):
+        monkeypatch.setattr(server, "timeout", lambda left=left: left)
+        server.turn()
+    assert waits == [pytest.approx(0.0114), 0.0]

@@ -10,6 +10,7 @@ import pytest
 
 from lab.servers.ca import create_ca, issue
 from services.protocol import Close, Compute, Connection, Event, GiveWay, Send
+from services.serving import tls
 from services.serving.listeners import ListenError
 from services.serving.tls import SecureConnection, open_layer, server_context
 
@@ -192,6 +193,22 @@ def test_certificates_that_are_of_no_use_are_named(
     monkeypatch.chdir(certificates)
     with pytest.raises(ListenError, match=named):
         open_layer(environ)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"), [("KEY_VALUES_MISMATCH", "KEY_VALUES_MISMATCH"), (None, "[X509] does not match (_ssl.c:1)")]
+)
+def test_reason_of_openssl_is_given(reason: str | None, said: str) -> None:
+    """Which it names depends on its version, and some errors have none."""
+
+    def load(path: str) -> None:
+        error = ssl.SSLError(1, "[X509] does not match (_ssl.c:1)")
+        error.reason = reason  # type: ignore[assignment] # typeshed lacks the None
+        raise error
+
+    with pytest.raises(ListenError) as caught:
+        tls._load("LAB_TLS_CERT", "its.pem", load)
+    assert str(caught.value) == f"LAB_TLS_CERT='its.pem' cannot be used: {said}"
 
 
 def make_lax(monkeypatch: pytest.MonkeyPatch) -> None:

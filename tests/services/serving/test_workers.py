@@ -94,6 +94,20 @@ def test_parent_is_clean_only_if_each_worker_was_whenever_it_ended(ends: tuple[b
     assert logged.count("ended with exit code 1") == ends.count(False)
 
 
+def test_worker_is_killed_when_its_parent_dies() -> None:
+    """SIGTERM would let it finish its conversations first, without a parent and on ports that others want."""
+    tells = """
+import ctypes, os
+from services.serving.workers import die_with
+found = ctypes.c_int()
+print([die_with(os.getppid()), die_with(os.getppid() + 1)])
+ctypes.CDLL(None).prctl(2, ctypes.byref(found))  # PR_GET_PDEATHSIG
+print(found.value)
+"""
+    done = subprocess.run([sys.executable, "-c", tells], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "[True, False]\n9\n"
+
+
 def test_parent_that_has_to_kill_a_worker_is_not_clean() -> None:
     printed, logged = run_parent("number and time.sleep(1e6); return True", grace=0.0)
     # The other one may have been too slow as well.
