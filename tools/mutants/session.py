@@ -348,7 +348,7 @@ def _rename(key: str, old: Any, new: Any, module: types.ModuleType) -> None:
     for other in list(sys.modules.values()):
         names = getattr(other, "__dict__", None)
         # A number of the same name in another module may be the same object: is it imported there?
-        if isinstance(names, dict) and names.get(key) is old and key in _list_imported(other):
+        if isinstance(names, dict) and key in names and names[key] is old and key in _list_imported(other):
             names[key] = new
 
 
