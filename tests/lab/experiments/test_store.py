@@ -89,6 +89,23 @@ def test_other_schema_is_an_error_with_its_commit(run: Run, schema: int | None, 
         Run.open(run.folder)
 
 
+def test_other_schema_without_a_commit_is_an_error_too(run: Run) -> None:
+    for facts in ({}, {"environment": None}, {"environment": {}}, {"environment": {"commit": None}}):
+        (run.folder / "run.json").write_text(json.dumps({"schema": SCHEMA + 1, **facts}))
+        with pytest.raises(StoreError, match=r"\(commit not known\)$"):
+            Run.open(run.folder)
+
+
+def test_run_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    """Its folder, and the link that names the latest one."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=f"^{tmp_path}/file/bench: cannot be written: Not a directory$"):
+        Run.create("bench", {}, root=tmp_path / "file")
+    (tmp_path / "bench" / "latest").mkdir(parents=True)
+    with pytest.raises(StoreError, match=f"^{tmp_path}/bench/[0-9TZ.:-]+: cannot be written: Is a directory$"):
+        Run.create("bench", {}, root=tmp_path)
+
+
 def test_missing_run_is_an_error(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"not a stored run: it has no run\.json"):
         Run.open(tmp_path)

@@ -208,6 +208,8 @@ def test_nan_never_passes(make_measurement):
         ("rate < 501", {"rate": 500.0, "open_loop": True}, "it cannot be false: at most 500 requests/s are sent"),
         ("rate > 0.5k", {"rate": 500.0, "open_loop": True}, "it cannot be true: at most 500 requests/s are sent"),
         ("failures > 600", {"rate": 500.0, "timeout": 2.0, "open_loop": True}, None),
+        # A count is no time, however long a time that number would be.
+        ("failures > 9000000", {"timeout": 2.0}, None),
     ],
 )
 def test_condition_that_does_not_fit_the_load_is_refused(text, load, said):
