@@ -200,7 +200,6 @@ class Recorder:
         gauge = self._gauges.setdefault(_HERE, {}).setdefault(series, Gauge())
         gauge.users, gauge.in_flight = users, in_flight
         self._recent.setdefault(series, deque()).append((time.monotonic(), tally.requests))
-        gauge.rate = self._measure_rate(series)
 
     def reset(self) -> None:
         """Set all counts to 0; keep the series, their users and their exchanges in flight."""

@@ -27,6 +27,7 @@ from lab.load.measure import (
     _combine,
     _count_other_connections,
     _parse,
+    _watch,
     measure,
     measure_together,
 )
@@ -814,6 +815,32 @@ def test_shape_is_measured_without_a_warm_up() -> None:
     measure(backend, MODEL, find_preset(shaped.name).change(users=1, duration=2.0, warm_up=1.0))
     assert " ".join(backend.asked[0][0]).endswith("--window 2.0 --warm-up 0.0")
     assert backend.timeout == 62.0
+
+
+def test_servers_that_are_open_already_are_used() -> None:
+    """As `lab bench` does, which opens their meters once."""
+
+    class Open(MeteredServers):
+        def __init__(self) -> None:
+            super().__init__(UnusedBackend())
+
+        def open(self, names: Sequence[str]) -> dict[str, MeteredServer]:
+            asked.append(list(names))
+            return {"prefork": MeteredServer((listener,), NoMeter("none"))}
+
+    asked: list[list[str]] = []
+    listener = Listener("prefork", "command", "tcp", "tcp://127.0.0.1:9")
+    backend = Backend()
+    measure_together(backend, [MODEL], find_preset("closed_ping").change(users=1, duration=1.0), servers=Open())
+    assert asked == [["prefork"]]
+    assert backend.asked[0][1]["LAB_TARGETS"] == encode_targets([listener])
+
+
+def test_meters_are_read_no_more_after_a_failed_load() -> None:
+    """The thread would keep the lab from ending."""
+    with pytest.raises(ZeroDivisionError), _watch({}, 0.0):
+        raise ZeroDivisionError
+    assert "meter" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_model_that_does_not_run_is_named() -> None:

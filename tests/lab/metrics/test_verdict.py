@@ -26,6 +26,7 @@ from loadtests.sockets import failures
         ({"generator_cores": 0.95}, Limit.GENERATOR),
         ({"machine_cores": 1.95}, Limit.MACHINE),
         ({"machine_cores": None}, Limit.WAITING),
+        ({"machine_cores": 1.95, "cores": None}, Limit.WAITING),
         ({"server_cores": None}, Limit.UNKNOWN),
         ({"generator_cores": None}, Limit.UNKNOWN),
         ({"server_allotted": None}, Limit.UNKNOWN),

@@ -75,6 +75,18 @@ def test_merged_histogram_equals_one_recording():
     assert merged.encode()[:3] == whole.encode()[:3]
 
 
+def test_histograms_of_other_times_or_counts_are_not_equal():
+    assert make(0.001, 0.002) == make(0.002, 0.001)
+    assert make(0.001) != make(0.002)
+    assert make(0.001) != make(0.001, 0.001)
+    assert make() != []
+
+
+def test_decoded_histogram_has_all_figures():
+    found = Histogram.decode(make(0.001, 0.001, 0.004).encode())
+    assert (found.total, found.mean_us, found.min_us, found.max_us) == (3, 2000.0, 1000.0, 4000.0)
+
+
 def test_histogram_has_few_entries():
     chance = random.Random(3)
     found = make(*(chance.uniform(0, 10) for _ in range(200_000)))
