@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import uuid4
 
 import pytest
@@ -24,6 +24,7 @@ from lab.experiments.faults.fault import CannotApplyError, EndedError, FaultInte
 from lab.experiments.faults.judge import Score, Verdict
 from lab.experiments.faults.probe_reader import ProbeReport
 from lab.experiments.faults.under_load import UnderLoad
+from lab.experiments.store import Run, StoreError
 from lab.servers.backend import Backend, choose_speakers
 from lab.servers.catalogue import Model
 from lab.servers.processes import Processes
@@ -226,6 +227,35 @@ def test_scorecard_is_printed_and_stored(
     assert facts["environment"]["backend"] == "process"
     assert plan["models"] == [model.name for model in CATALOGUE.select()]
     assert (plan["seed"], plan["control"], plan["scenario"], len(plan["faults"])) == (1, False, None, 16)
+
+
+@pytest.mark.parametrize("words", [[], ["--preset=closed_session", "--fault=pause"]], ids=["scorecard", "under-load"])
+def test_full_disk_changes_no_result(
+    words: list[str],
+    run: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """What has been measured is printed, and each file that is missing is named."""
+    give(monkeypatch, score(Verdict.FAILED, fault="pause"))
+    monkeypatch.setattr(command, "apply_under_load", lambda *_, **__: make_seen(None))
+
+    def refuses(name: str) -> Callable[..., NoReturn]:
+        def refuse(*_: object) -> NoReturn:
+            raise StoreError(f"{name}: the disk is full")
+
+        return refuse
+
+    for name in ("keep", "finish", "write_page"):
+        monkeypatch.setattr(Run, name, refuses(name))
+    monkeypatch.setattr(command, "write_new", refuses("write_new"))
+    assert run(MODEL, *words, f"--output={tmp_path / 'all.json'}") == DID_NOT_HOLD
+    printed, err = capsys.readouterr()
+    assert ("PING late after" if words else "▲\u00a0failed !") in printed
+    assert [line for line in err.splitlines() if "not stored" in line] == [
+        f"lab: not stored: {name}: the disk is full" for name in ("keep", "finish", "write_new", "write_page")
+    ]
 
 
 def test_json_is_the_only_output(

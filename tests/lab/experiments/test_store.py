@@ -90,7 +90,8 @@ def test_other_schema_is_an_error_with_its_commit(run: Run, schema: int | None, 
 
 
 def test_other_schema_without_a_commit_is_an_error_too(run: Run) -> None:
-    for facts in ({}, {"environment": None}, {"environment": {}}, {"environment": {"commit": None}}):
+    found: list[dict[str, object]] = [{}, {"environment": None}, {"environment": {}}, {"environment": {"commit": None}}]
+    for facts in found:
         (run.folder / "run.json").write_text(json.dumps({"schema": SCHEMA + 1, **facts}))
         with pytest.raises(StoreError, match=r"\(commit not known\)$"):
             Run.open(run.folder)
