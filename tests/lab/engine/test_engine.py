@@ -386,7 +386,8 @@ class TestStatus:
         known = read_status(0, json.dumps(INFO), "", "sha256:1\n")
         assert known.problems == ()
         assert known.is_complete
-        assert (known.server_version, known.compose_version, known.buildx_version) == ("20.10.24", "2.26.1-4", "0.13.1")
+        assert (known.client_version, known.server_version) == ("28.2.2", "20.10.24")
+        assert (known.compose_version, known.buildx_version) == ("2.26.1-4", "0.13.1")
         assert (known.storage_driver, known.cgroup_version, known.cgroup_driver) == ("overlay2", "1", "cgroupfs")
         assert known.base_image == "sha256:1"
 
@@ -395,10 +396,13 @@ class TestStatus:
         assert [problem.part for problem in known.problems] == ["base_image"]
         assert known.is_complete
 
-    def test_figures_of_a_missing_engine_are_none(self) -> None:
+    @pytest.mark.parametrize("code", [0, 1])
+    def test_figures_of_a_missing_engine_are_none(self, code: int) -> None:
+        """The exit code is the client's: it may say that it could print, while no engine has answered."""
         away = {**INFO, "ServerVersion": "", "Driver": "", "ServerErrors": ["Cannot connect to the Docker daemon"]}
-        known = read_status(1, json.dumps(away), "", "")
+        known = read_status(code, json.dumps(away), "", "")
         assert not known.reachable
+        assert known.problems[0].part == "engine"
         assert not known.is_complete
         assert (known.server_version, known.storage_driver, known.cgroup_version) == (None, None, None)
         assert known.problems[0].what == "Cannot connect to the Docker daemon"
