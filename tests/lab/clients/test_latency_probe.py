@@ -110,6 +110,33 @@ def test_connect_all_waits_three_seconds_for_the_backlog(monkeypatch: pytest.Mon
     assert len(polled) in (30, 31)
 
 
+def test_connect_all_waits_for_the_last_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the server accepts early does not stand for the others: they are what keeps it busy."""
+    clock = Clock()
+    monkeypatch.setattr(slow_clients, "time", clock)
+    waiting: list[int] = []
+
+    class OneByOne:
+        def register(self, link: socket.socket, event: int) -> None:
+            assert event == select.POLLOUT
+            waiting.append(link.fileno())
+
+        def unregister(self, descriptor: int) -> None:
+            waiting.remove(descriptor)
+
+        def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+            clock.now += milliseconds / 1000
+            return [(waiting[0], select.POLLOUT)]
+
+    monkeypatch.setattr(select, "poll", OneByOne)
+    with served(lambda link: link.recv(1)) as address:
+        for link in connect_all(Address.parse(address), 3):
+            link.close()
+    assert not waiting
+    # A poll for each, and none afterwards.
+    assert round(clock.now - 100, 3) == 0.3
+
+
 def test_addresses_of_a_host_share_the_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """One second for each of three that accept nothing."""
     clock = Clock()
