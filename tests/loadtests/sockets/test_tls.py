@@ -13,6 +13,8 @@ import pytest
 
 from lab.clients.call import call
 from lab.servers.ca import create_ca, issue
+from lab.servers.certificates import CA, CLIENT, DIRECTORY
+from loadtests.sockets import tls
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import SetupError, WrongAnswerError
 from loadtests.sockets.tls import TlsPipe, TlsStream, ca_file, certificate_file, client_context
@@ -160,6 +162,21 @@ def test_missing_file_of_the_environment_is_an_error(
         look()
     monkeypatch.setenv(variable, str(certificates / "client.pem"))
     assert look() == str(certificates / "client.pem")
+
+
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_files_are_the_labs_if_they_exist(value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a lab, the system's CAs are trusted, and no certificate is shown."""
+    assert tls._DIRECTORY == DIRECTORY
+    for variable in ("LAB_TLS_CA", "LAB_TLS_CLIENT_CERT"):
+        monkeypatch.delenv(variable, raising=False)
+        if value is not None:
+            monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(tls, "_DIRECTORY", tmp_path)
+    assert (ca_file(), certificate_file()) == (None, None)
+    for name in (CA, CLIENT):
+        (tmp_path / name).touch()
+    assert (ca_file(), certificate_file()) == (str(tmp_path / "ca.pem"), str(tmp_path / "client.pem"))
 
 
 def test_client_shows_its_certificate(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
