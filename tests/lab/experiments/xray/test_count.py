@@ -192,10 +192,9 @@ def test_process_or_thread_that_has_ended_is_left_out(processes: Path) -> None:
         for number in range(4):
             (task / f"{process}{number}").mkdir()
             (task / f"{process}{number}" / "status").write_text("voluntary_ctxt_switches:\t1\n")
-    (processes / "proc" / "7" / "task" / "7" / "children").write_text("9 8")
-    assert switches.list_pids(7) == [7, 8, 9]
-    (processes / "proc" / "7" / "task" / "7" / "children").write_text("8 9")
-    assert switches.list_pids(7) == [7, 9, 8]
+    for children, found in (("9 8", [7, 8, 9]), ("8 9", [7, 9, 8])):
+        (processes / "proc" / "7" / "task" / "7" / "children").write_text(children)
+        assert switches.list_pids(7) == sampler.Sampler(7).list_pids() == found
     others = {f"{process}{number}": 1 for process in (7, 8) for number in range(4)}
     assert switches.read_switches(7) == {"7": 707, "8": 808} | others
 

@@ -306,6 +306,34 @@ def test_sampler_sees_threads_that_come_later() -> None:
         late.join()
 
 
+@pytest.mark.parametrize(
+    ("error", "faults"),
+    [
+        (ProcessLookupError(errno.ESRCH, "No such process"), set()),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            {"/proc/7: Permission denied: it is the process of another user"},
+        ),
+    ],
+    ids=["ended", "another-user's"],
+)
+def test_thread_that_cannot_be_looked_at_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, faults: set[str]
+) -> None:
+    number, make = threading.get_native_id(), sampler.Thread
+
+    def make_thread(pid: int, tid: int, absent: int) -> sampler.Thread:
+        if tid == 8:
+            raise error
+        return make(pid, tid, absent)
+
+    monkeypatch.setattr(sampler, "Thread", make_thread)
+    seen = sampler.Sampler(os.getpid())
+    monkeypatch.setattr(seen, "list_threads", lambda: {8: 7, number: os.getpid()})
+    seen.look()
+    assert (set(seen.threads), seen.faults) == ({number}, faults)
+
+
 @pytest.fixture(autouse=True)
 def _close_files_of_samplers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A sampler keeps two files open for each thread of the tests' own process."""
