@@ -26,7 +26,7 @@ from loadtests.sockets.engine.destination import Destination
 from loadtests.sockets.engine.exchanges import ExchangeConnection
 from loadtests.sockets.engine.http import HttpConnection, WebSocketConnection
 from loadtests.sockets.engine.learned import learn_nothing
-from loadtests.sockets.exchange import Body, Exchange, Framing
+from loadtests.sockets.exchange import Body, Exchange, Framing, failure_kind
 from loadtests.sockets.failures import ConnectTimeOutError, LostError, RefusedError, TimeOutError, WrongBytesError
 from loadtests.sockets.http import AUTHORITY
 from loadtests.sockets.recorder import Series
@@ -289,13 +289,14 @@ def test_pong_over_tls_is_sealed():
 # The loop's hot path.
 
 
-def serve(connection, receive):
-    """Let the engine handle an event of a connection that waits for its reply, a quarter of a second later."""
+def serve(connection, receive, events=1):
+    """Let the engine handle events of a connection that waits for its reply, a quarter of a second later."""
     connection.begin(NOW)
     connection.quick, connection.recv = True, receive
     engine = Engine(Environment())
     engine._connections[connection.fd] = connection
-    engine._serve([(connection.fd, states.IN), (connection.fd + 1, states.IN)])
+    for _ in range(events):
+        engine._serve([(connection.fd, states.IN), (connection.fd + 1, states.IN)])
 
 
 @pytest.fixture
@@ -340,6 +341,18 @@ def test_error_in_place_of_a_reply_is_a_failure(later, error, state, failures):
 
     serve(connection, fail)
     assert tell(connection) == [state, failures, 0]
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+@pytest.mark.parametrize(("is_right", "outcome"), [(True, ("waiting", [], 2)), (False, ("away", ["wrong bytes"], 1))])
+def test_whole_reply_behind_a_part_of_it_is_another_one(later, kind, is_right, outcome):
+    """What the last read gives is a right reply by itself."""
+    framing, reply, whole = RIGHT[kind]
+    connection, _ = make(kind, turns=((b"ask", reply),), framing=framing)
+    comes = iter([whole, whole[:2], whole[2:] if is_right else whole])
+    serve(connection, lambda size: next(comes), events=3)
+    state, failures, answered = tell(connection)
+    assert (state, [failure_kind(failure) for failure in failures], answered) == outcome
 
 
 def test_rate_begins_with_the_first_connection_and_a_connection_leaves_once(monkeypatch):
