@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 from uuid import uuid4
 
+import click
 import pytest
 
 from lab.base.errors import LabError
@@ -282,15 +283,21 @@ def test_output_folder_is_checked_before_any_injection(
     assert backend.done == []
 
 
+@pytest.mark.parametrize("error", [NotHealedError("still broken"), KeyboardInterrupt("still broken")])
 def test_interrupted_scorecard_is_reported_and_the_lab_taken_down(
-    run: Callable[..., int], backend: UpAndDown, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int],
+    backend: UpAndDown,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
 ) -> None:
     def apply_all(*_: object, **__: object) -> Iterator[Score]:
         yield FINE
-        raise NotHealedError("still broken")
+        raise error
 
     monkeypatch.setattr(command, "apply_all", apply_all)
-    with pytest.raises(NotHealedError, match="still broken"):
+    # click turns a KeyboardInterrupt into an Abort.
+    with pytest.raises((NotHealedError, click.Abort)):
         run(MODEL)
     assert backend.done == [("up", MODEL), ("down",)]
     assert f"{MODEL}\t●\u00a0held\n" in capsys.readouterr().out

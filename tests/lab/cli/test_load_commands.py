@@ -89,12 +89,13 @@ class Loading:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, Preset, Path | None, int]] = []
         self.verdicts: dict[str, Limit] = {}
+        self.error: BaseException = LabError("it gave no result")
         monkeypatch.setattr(load, "measure", self.measure)
 
     def measure(self, backend: object, model: Model, asked: Preset, *, codec: Path | None, workers: int) -> Measurement:
         self.asked.append((model.name, asked, codec, workers))
         if model.name == "thread_pool":
-            raise LabError("it gave no result")
+            raise self.error
         bound = self.verdicts.get(model.name, Limit.SERVER)
         return replace(vary(MEASUREMENT, model=model.name), verdict=Verdict(bound, "a reason"))
 
@@ -155,11 +156,18 @@ def test_exit_code_is_that_of_the_verdicts_and_the_conditions(
     assert invoke(load.load, FakeLab("plain_socket", "prefork"), "--headless", *words.split()).exit_code == code
 
 
-def test_models_that_were_measured_before_a_failure_are_printed_and_kept(loading: Loading, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [LabError("it gave no result"), KeyboardInterrupt()])
+def test_models_that_were_measured_before_the_end_are_printed_and_kept(
+    loading: Loading, tmp_path: Path, error: BaseException
+) -> None:
+    """After a failure, and after Ctrl-C."""
+    loading.error = error
     lab = FakeLab("plain_socket", "thread_pool", "prefork")
     done = invoke(load.load, lab, "--out", str(tmp_path), "plain_socket", "thread_pool", "prefork")
-    assert isinstance(done.exception, LabError)
-    assert str(done.exception) == "it gave no result"
+    if isinstance(error, LabError):
+        assert done.exception is error
+    else:
+        assert done.stderr.endswith("\nAborted!\n")  # of click; see `lab.cli.main`
     assert "plain_socket" in done.stdout
     assert "prefork" not in done.stdout
     assert {path.name.partition(".")[0] for path in (tmp_path / "load").iterdir()} >= {"closed_session-plain_socket"}
