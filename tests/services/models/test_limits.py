@@ -2,16 +2,21 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
+from services.models import asyncore_loop, selector_loop
+from services.protocol import Limits
 from services.serving.idle import unsent
+from services.serving.listeners import Listener, open_listeners, parse_listens
 from tests.support.reading import is_over, last_words, ping, read_all
 from tests.support.servers import Server, is_asleep, queued
 from tests.support.waiting import wait_until
@@ -288,3 +293,52 @@ def test_server_that_gets_no_process_or_thread_is_drained(model: str, start: Sta
         assert is_over(held)
         assert server.wait_end() == 0
         assert "Traceback" not in server.log.read_text()
+
+
+Open = Callable[[list[Listener], ExitStack], tuple[Any, Callable[[], None]]]
+
+
+def open_asyncore(listeners: list[Listener], stack: ExitStack) -> tuple[Any, Callable[[], None]]:
+    server = asyncore_loop.Server(listeners)
+    return server, server.turn
+
+
+def open_selector(listeners: list[Listener], stack: ExitStack) -> tuple[Any, Callable[[], None]]:
+    loop = selector_loop.Loop()
+    stack.callback(loop.close)
+    return selector_loop.Server(loop, listeners), loop.turn
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("open_server", [open_asyncore, open_selector])
+def test_last_place_is_given_once_in_a_turn(open_server: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop sees all its sockets ready before it accepts at the first; who gets no place waits, and is not lost."""
+    wanted = parse_listens([f"command={transport}://127.0.0.1:0" for transport in ("tcp", "tcp", "udp")], "m")
+    with open_listeners(wanted, Limits(connections=1, idle=0.4), lambda: "") as listeners, ExitStack() as stack:
+        server, turn = open_server(listeners, stack)
+        places = [listener.socket.getsockname() for listener in listeners]
+        clients = [stack.enter_context(socket.create_connection(place, 20)) for place in places[:2]]
+        asking = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        asking.setblocking(False)
+        asking.sendto(b"PING\r\n", places[2])
+        taken: list[Listener] = []
+        accept = Listener.accept
+
+        def note(listener: Listener) -> object:
+            taken.append(listener)
+            return accept(listener)
+
+        monkeypatch.setattr(Listener, "accept", note)
+        turn()
+        assert (len(taken), server.conversations.count) == (1, 1)
+        for client in clients:
+            client.close()
+
+        def is_answered() -> bool:
+            turn()
+            with suppress(BlockingIOError):
+                return asking.recv(100) == b"+PONG\r\n"
+            return False
+
+        wait_until(is_answered, 10)
+        assert server.drain()

@@ -2,7 +2,9 @@
 
 import os
 import select
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +17,11 @@ import psutil
 import pytest
 
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
+from services.models import thread_pool
 from services.models.thread_pool import Pool
+from services.protocol import Limits
+from services.serving.accepting import Shortage
+from services.serving.listeners import Listener, open_listeners, parse_listens
 from tests.support.reading import is_over, ping
 from tests.support.servers import Server
 from tests.support.waiting import wait_until
@@ -96,6 +102,34 @@ def test_thread_of_a_pool_outlives_an_error_in_a_job(caplog: pytest.LogCaptureFi
     finally:
         pool.close()
     assert caplog.messages == ["a conversation ended in an error"] * 5
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_acceptor_of_a_pool_takes_no_more_clients_than_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees both sockets ready before it accepts at the first. Who waits in the backlog can get another server."""
+    with open_listeners(
+        parse_listens(["command=tcp://127.0.0.1:0", "echo=tcp://127.0.0.1:0"], "m"), Limits(workers=1), lambda: ""
+    ) as listeners:
+        taken: list[Listener] = []
+        accept, wait = Listener.accept, Shortage.select
+
+        def note(listener: Listener) -> object:
+            taken.append(listener)
+            return accept(listener)
+
+        def wait_once(shortage: Shortage, selector: selectors.BaseSelector) -> object:
+            if taken:
+                signal.raise_signal(signal.SIGTERM)
+                return []
+            return wait(shortage, selector)
+
+        monkeypatch.setattr(Listener, "accept", note)
+        monkeypatch.setattr(Shortage, "select", wait_once)
+        with ExitStack() as stack:
+            for listener in listeners:
+                stack.enter_context(socket.create_connection(listener.socket.getsockname()))
+            thread_pool.serve(listeners)
+    assert len(taken) == 1
 
 
 @PROCESSES
