@@ -5,7 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -233,6 +236,17 @@ def test_name_taken_by_the_last_file_removes_the_first(tmp_path: Path) -> None:
 def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written: File name too long"):
         write_new(tmp_path, "x", {".json": "a", "-" * 300: "b"})
+    assert read_all(tmp_path) == {}
+
+
+def test_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
+    def render() -> Iterator[tuple[str, str]]:
+        yield ".json", "a"
+        raise KeyboardInterrupt
+
+    texts: Any = SimpleNamespace(items=render)
+    with pytest.raises(KeyboardInterrupt):
+        write_new(tmp_path, "x", texts)
     assert read_all(tmp_path) == {}
 
 
