@@ -355,6 +355,18 @@ def test_whole_reply_behind_a_part_of_it_is_another_one(later, kind, is_right, o
     assert (state, [failure_kind(failure) for failure in failures], answered) == outcome
 
 
+def test_event_of_a_connection_that_an_event_before_it_has_closed_is_nothing(later):
+    """The kernel has told both at once; its descriptor may be that of another file by now."""
+    connection, _ = make(ExchangeConnection)
+    connection.begin(NOW)
+    connection.recv = lambda size: pytest.fail("it is closed")
+    engine = Engine(Environment())
+    engine._connections[connection.fd] = connection
+    engine.forget(connection)
+    engine._serve([(connection.fd, states.IN)])
+    assert (tell(connection), engine._connections) == (["waiting", [], 0], {})
+
+
 def test_rate_begins_with_the_first_connection_and_a_connection_leaves_once(monkeypatch):
     """Otherwise a ramp would begin again with each user, and the loop would not see that all have left."""
     engine, begun = Engine(Environment()), []

@@ -189,6 +189,10 @@ engine.share(0.25)
 late = add_open("late")
 shown["shares"] = [early.schedule.share, empty.schedule.share, late.schedule.share]
 shown["due"] = [round(early.due - now[0], 6), empty.due == float("inf"), late.due == float("inf")]
+now[0] += 0.3
+engine.share(0.25)
+shown["due_still"] = round(early.due - now[0], 6)
+now[0] -= 0.3
 
 # The last connection leaves, while one request is being answered and another one waits.
 last = ExchangeConnection(early, engine)
@@ -389,6 +393,8 @@ def test_share_of_the_rate_is_that_of_all_groups_those_to_come_included(reported
     assert reported["shares"] == [0.25, 0.25, 0.25]
     # A quarter of ten per second is one each 0.4 s; without a connection nothing is due.
     assert reported["due"] == [0.4, True, True]
+    # The same share again, 0.3 s later, puts nothing off.
+    assert reported["due_still"] == 0.1
 
 
 @IN_ONE_WORKER
