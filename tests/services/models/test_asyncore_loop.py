@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from services.models import asyncore_loop
-from services.models.asyncore_loop import Server
+from services.models.asyncore_loop import Channel, Server
 from services.protocol import Limits
-from services.serving.listeners import open_listeners, parse_listens
+from services.serving.idle import LOOKS
+from services.serving.listeners import Listener, open_listeners, parse_listens
 
 
 @pytest.fixture
@@ -45,3 +46,35 @@ def test_time_to_wait_is_rounded_up_to_a_millisecond(server: Server, monkeypatch
         monkeypatch.setattr(server, "timeout", lambda left=left: left)
         server.turn()
     assert waits == [pytest.approx(0.0114), 0.0]
+
+
+def test_unexpected_error_in_accepting_leaves_the_listening_socket_open(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library's own handler would close it."""
+
+    def fail(listener: Listener) -> None:
+        raise ZeroDivisionError("planted by a test")
+
+    with socket.create_connection(server._listeners[0].socket.getsockname()) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(Listener, "accept", fail)
+            server.turn()
+        assert caplog.messages == ["a conversation ended in an error"]
+        server.turn()
+        client.settimeout(20.0)
+        client.sendall(b"PING\r\n")
+        server.turn()
+        assert client.recv(100) == b"+PONG\r\n"
+
+
+def test_client_that_takes_all_is_not_idle(server: Server) -> None:
+    """If it is faster than the server, the kernel holds nothing at any look, so only this shows that it takes."""
+    with socket.create_connection(server._listeners[0].socket.getsockname()):
+        server.turn()
+        (stream,) = server.conversations.streams
+        assert isinstance(stream, Channel)
+        for _ in range(LOOKS):
+            assert not stream.idle.is_idle(-1)
+        stream.handle_write()
+        assert not stream.idle.is_idle(-1)
