@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 import trio
 
-from services.models.trio_nursery import Server
+from services.models.trio_nursery import Server, Stream
 from services.protocol import Limits
+from services.serving.idle import LOOKS
 from services.serving.listeners import Listener, open_listeners, parse_listens
 
 
@@ -80,3 +81,37 @@ def test_place_is_free_again_after_a_datagram(listener: Listener) -> None:
         return left
 
     assert trio.run(run) == [0, 0]
+
+
+def test_client_that_takes_all_is_not_idle(listener: Listener) -> None:
+    """If it is faster than the server, the kernel holds nothing at any look, so only this shows that it takes."""
+    ours, theirs = socket.socketpair()
+
+    async def run() -> bool:
+        with trio.socket.from_stdlib_socket(ours) as socket_:
+            stream = Stream(socket_, cast(Any, None))
+            for _ in range(LOOKS):
+                assert not stream.idle.is_idle(-1)
+            await Server([listener])._send(stream, b"x")
+            return stream.idle.is_idle(-1)
+
+    with theirs:
+        assert not trio.run(run)
+
+
+@pytest.mark.parametrize(("is_draining", "looks"), [(False, 3), (True, 1)])
+def test_client_that_still_takes_gets_another_linger_time_except_in_a_drain(is_draining: bool, looks: int) -> None:
+    ours, theirs = socket.socketpair()
+    left = [False, True, False]  # the first says only what is there at the beginning
+
+    async def run(listener: Listener) -> None:
+        server = Server([listener])
+        server._is_draining = is_draining
+        with trio.socket.from_stdlib_socket(ours) as socket_:
+            idle: Any = SimpleNamespace(is_taking=lambda descriptor: left.pop(0))
+            with trio.fail_after(10):
+                await server._linger(Stream(socket_, cast(Any, None), idle=idle))
+
+    with theirs, open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(linger=0.01), str) as listeners:
+        trio.run(run, listeners[0])
+    assert 3 - len(left) == looks
