@@ -19,8 +19,8 @@ from tools.mutants import __main__ as command
 from tools.mutants import modules, session
 from tools.mutants.__main__ import key_of, main, read_accepted, score, share_time, show, write_accepted
 from tools.mutants.changed import find_changes
+from tools.mutants.faults import find_mutants, plant
 from tools.mutants.modules import GROUPS, ROOT, Group
-from tools.mutants.operators import find_mutants, plant
 from tools.mutants.session import Job, Session
 
 MODULE = '''"""Text with a number: 7."""
@@ -74,9 +74,10 @@ def test_limit():
 """
 
 
-def list_faults(source: str, tmp_path: Path) -> list[str]:
-    (tmp_path / "module.py").write_text(source)
-    return [f"{mutant.code} [{mutant.change}]" for mutant in find_mutants(tmp_path / "module.py", tmp_path)]
+def list_faults(source: str, tmp_path: Path, *, further: bool = False) -> list[str]:
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    return [f"{mutant.code} [{mutant.change}]" for mutant in find_mutants(path, tmp_path, further=further)]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,72 @@ def test_operators_plant(source: str, changes: list[str], tmp_path: Path) -> Non
     assert list_faults(source, tmp_path) == changes
 
 
+# Source -> what is planted, and what becomes of the last statement of the function.
+FURTHER = [
+    ("x = a or b", [("without a", "x = b"), ("without b", "x = a")]),
+    (
+        "if a and f(b and c) and d: g()",
+        [
+            ("without a", "if f(b and c) and d: g()"),
+            ("without f(b and c)", "if a and d: g()"),
+            ("without d", "if a and f(b and c): g()"),
+            ("without b", "if a and f(c) and d: g()"),
+            ("without c", "if a and f(b) and d: g()"),
+        ],
+    ),
+    ("a.b = 1", [("removed", "pass")]),
+    ("a[b] = c[b] = 1", [("removed", "pass")]),
+    ("a.b = c = 1", []),
+    ("x = a.user_seconds", [(".user_seconds -> .system_seconds in: x = a.user_seconds", "x = a.system_seconds")]),
+    ("x = a.no_such_field", []),
+    ("try: g()\nfinally: h()", [("finally only without an exception", "if True:\n  g()\n  h()")]),
+    (
+        "try: g()\nexcept E: i()\nfinally: h()",
+        [("finally only without an exception", "if True:\n  try: g()\n  except E: i()\n  h()")],
+    ),
+    ("with a: g()", [("without the context", "if True: g()")]),
+    ("with a as b: g()", []),
+    ("while a:\n  a.b = 1", [("removed", "while a: pass")]),
+    ("try: g()\nexcept E: a.b = 1", [("removed", "try: g()\nexcept E: pass")]),
+    ("match a:\n  case 1: a.b = 1", [("removed", "match a:\n  case 1: pass")]),
+    ("return a.b", []),
+]
+
+
+@pytest.mark.parametrize(("statement", "faults"), FURTHER, ids=[statement for statement, _ in FURTHER])
+def test_further_kinds_of_faults(statement: str, faults: list[tuple[str, str]], tmp_path: Path) -> None:
+    def wrap(text: str) -> str:
+        return "class C:\n  def f(self):\n    y = 2\n" + "".join(f"    {line}\n" for line in text.splitlines())
+
+    path = tmp_path / "module.py"
+    path.write_text(wrap(statement))
+    found = find_mutants(path, tmp_path, further=True)
+    planted = [(mutant.change, ast.unparse(plant(path, mutant.number))) for mutant in found]
+    assert planted == [(change, ast.unparse(ast.parse(wrap(faulty)))) for change, faulty in faults]
+    assert {mutant.scope for mutant in found} <= {"C.f"}
+    # The usual kinds have the numbers before, with or without these.
+    usual = [mutant.number for mutant in find_mutants(path, tmp_path)]
+    assert usual + [mutant.number for mutant in found] == list(range(len(usual) + len(found)))
+
+
+def test_session_plants_further_kinds_instead(project: Path) -> None:
+    (project / "pkg" / "limits.py").write_text("def exceeds(count, most):\n    return count > 0 and count > most\n")
+    (project / "tests" / "test_limits.py").write_text(
+        "from pkg.limits import exceeds\n\n\ndef test_it():\n    assert exceeds(3, 2) and not exceeds(0, -1)\n"
+    )
+    code, rows = run_session(project, further=True)
+    assert code == 0
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "exceeds: count > 0 and count > most [without count > 0]": "killed",
+        "exceeds: count > 0 and count > most [without count > most]": "survived",
+    }
+
+
+def test_further_faults_are_in_functions_and_keep_what_init_sets(tmp_path: Path) -> None:
+    source = "a.b = 1\nclass C:\n  x = a or b\n  def __init__(self):\n    self.a = 1\n"
+    assert list_faults(source, tmp_path, further=True) == ["a or b [without a]", "a or b [without b]"]
+
+
 @pytest.mark.parametrize(("number", "other"), [(0, 1), (1, 2), (2, 3), (3, 4), (4, 8), (100, 200), (0.5, 1.0)])
 def test_small_numbers_are_off_by_one_and_large_ones_by_far(number: float, other: float, tmp_path: Path) -> None:
     assert list_faults(f"x = {number}", tmp_path) == [f"{number} [{number} -> {other} in: x = {number}]"]
@@ -128,7 +195,7 @@ def run_session(root: Path, *, session: str = "session", **options: Any) -> tupl
     job = {"root": str(root), "modules": ["pkg/limits.py"], "tests": ["tests/test_limits.py"]}
     done = subprocess.run(
         [sys.executable, "-m", f"tools.mutants.{session}"],
-        input=json.dumps(job | {"seconds": None, "seed": "", "skipped": [], "first": {}} | options),
+        input=json.dumps(job | {"seconds": None, "seed": "", "skipped": [], "first": {}, "further": False} | options),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -467,12 +534,12 @@ def run_main(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(Group, "list_modules", lambda self: [*self.modules])
     monkeypatch.setattr(command, "GROUPS", groups)
     monkeypatch.setattr(command, "ACCEPTED", tmp_path / "accepted.toml")
-    monkeypatch.setattr(command, "count_untried", lambda *_: 0)
+    monkeypatch.setattr(command, "count_untried", lambda *_, further: 0)
     asked: list[tuple[Any, ...]] = []
 
     def run(*arguments, fails=False):
-        def run_group(group, modules, *, seconds, seed, skipped, first):
-            asked.append((group.name, modules, seconds, sorted(skipped)))
+        def run_group(group, modules, *, seconds, seed, skipped, first, further):
+            asked.append((group.name, modules, seconds, sorted(skipped), *["further"] * further))
             if fails:
                 raise RuntimeError("without any fault, these tests fail: x")
             places = [(module, line) for module in modules for line in (10, 9)]
@@ -528,6 +595,16 @@ def test_accepted_faults_that_are_noticed_now_are_named_after_a_whole_run(run_ma
     assert not [line for line in run_main("one")[1] if line.startswith("accepted, but")]
 
 
+def test_further_kinds_are_listed_and_never_accepted(run_main) -> None:
+    code, lines, asked = run_main("--further")
+    assert code == 1
+    assert asked == [("one", ["b.py", "a.py"], None, [], "further"), ("two", ["c.py"], None, [], "further")]
+    assert not [line for line in lines if line.startswith("accepted, but")]
+    with pytest.raises(SystemExit) as ended:
+        run_main("one", "--further", "--accept", "a debt")
+    assert ended.value.code == 2
+
+
 def test_accepted_faults_take_no_time_of_a_sample(run_main) -> None:
     write_accepted({key("a.py", 9): "text only"}, command.ACCEPTED)
     assert run_main("one", "--seconds", "60")[2] == [("one", ["b.py", "a.py"], 60, [key("a.py", 9)])]
@@ -545,7 +622,9 @@ def test_group_that_imports_locust_has_a_process_that_is_patched(monkeypatch, pa
 
     monkeypatch.setattr("subprocess.run", start)
     group = Group("g", (), ("tests/tools/test_site.py",), patched=patched)
-    rows = command.run_group(group, ["m.py"], seconds=5.0, seed="s", skipped={"b", "a"}, first={"m.py": {9, 3}})
+    rows = command.run_group(
+        group, ["m.py"], seconds=5.0, seed="s", skipped={"b", "a"}, first={"m.py": {9, 3}}, further=patched
+    )
     assert rows == [{"a": 1}]
     ((module, job),) = started
     assert module == f"tools.mutants.{name}"
@@ -557,6 +636,7 @@ def test_group_that_imports_locust_has_a_process_that_is_patched(monkeypatch, pa
         "seed": "s",
         "skipped": ["a", "b"],
         "first": {"m.py": [3, 9]},
+        "further": patched,
     }
 
 

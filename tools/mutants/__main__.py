@@ -3,6 +3,7 @@
     python -m tools.mutants                        every module of modules.py
     python -m tools.mutants lab/metrics/verdict.py         this one (or: every module of the group `bench`)
     python -m tools.mutants --changed --seconds 60 a sample, of the modules that have changed; `make test` does this
+    python -m tools.mutants --further bench        further kinds of faults; many are equivalent, and none is accepted
     python -m tools.mutants --accept 'REASON' lab/metrics/verdict.py     accept its survivors; then edit accepted.toml
 
 Exit code: 0 when each survivor is accepted, or nothing was to be tried; 1 when one is not; 2 when the tests themselves
@@ -23,8 +24,8 @@ from typing import Any
 
 from lab.servers.children import die_with_lab
 from tools.mutants.changed import UnknownChangeError, find_changes
+from tools.mutants.faults import find_mutants
 from tools.mutants.modules import GROUPS, ROOT, Group
-from tools.mutants.operators import find_mutants
 from tools.mutants.session import KILLED, SURVIVED, TIMED_OUT, UNCOVERED, UNFIT
 
 ACCEPTED = Path(__file__).with_name("accepted.toml")
@@ -67,6 +68,7 @@ def run_group(
     seed: str = "",
     skipped: Iterable[str] = (),
     first: Mapping[str, Collection[int]] | None = None,
+    further: bool = False,
 ) -> list[dict[str, Any]]:
     """Run one group in a process of its own.
 
@@ -81,6 +83,7 @@ def run_group(
         "seed": seed,
         "skipped": sorted(skipped),
         "first": {module: sorted(lines) for module, lines in (first or {}).items()},
+        "further": further,
     }
     done = subprocess.run(  # noqa: S603 - this package's own module
         [sys.executable, "-m", f"tools.mutants.{'patched' if group.patched else 'session'}"],
@@ -145,10 +148,12 @@ def share_time(groups: int, seconds: float) -> tuple[int, float]:
     return most, seconds / -(-most // _PROCESSES)
 
 
-def count_untried(modules: Iterable[str], rows: Sequence[dict[str, Any]], skipped: Collection[str]) -> int:
+def count_untried(
+    modules: Iterable[str], rows: Sequence[dict[str, Any]], skipped: Collection[str], *, further: bool = False
+) -> int:
     """Count the faults of these modules that there was no time for."""
-    faults = sum(mutant.key not in skipped for module in modules for mutant in find_mutants(ROOT / module, ROOT))
-    return faults - len(rows)
+    found = [mutant for module in modules for mutant in find_mutants(ROOT / module, ROOT, further=further)]
+    return sum(mutant.key not in skipped for mutant in found) - len(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,7 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, help="a sample, for at most this time (default: every fault)")
     parser.add_argument("--accept", metavar="REASON", help="accept the survivors for this reason")
+    parser.add_argument("--further", action="store_true", help="the kinds of faults of tools/mutants/further.py")
     options = parser.parse_args(arguments)
+    if options.further and options.accept:
+        parser.error("--further: a survivor of these kinds is not accepted, many are equivalent")
 
     wanted, seed = set(options.modules), ""
     first: Mapping[str, Collection[int]] = {}
@@ -196,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 seed=seed,
                 skipped=skipped,
                 first={module: first[module] for module in own if module in first},
+                further=options.further,
             ): group.name
             for group, own in chosen
         }
@@ -210,12 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     rows.sort(key=lambda row: (row["module"], row["line"], row["number"]))
     new = show(rows, accepted)
-    if seconds is not None and (untried := count_untried(modules, rows, skipped)):
+    if seconds is not None and (untried := count_untried(modules, rows, skipped, further=options.further)):
         print(f"{untried} more faults were not tried: the {options.seconds:g} seconds were over")
     if options.accept:
         write_accepted(accepted | {key_of(row): options.accept for row in new}, ACCEPTED)
         return 0
-    if options.seconds is None and not options.modules and not options.changed:
+    if options.seconds is None and not options.modules and not options.changed and not options.further:
         known = {key_of(row) for row in rows if row["outcome"] in (SURVIVED, UNCOVERED)}
         for key in sorted(set(accepted) - known):
             print(f"accepted, but noticed now or gone: {key}")

@@ -1,4 +1,4 @@
-"""Find the faults that can be planted in a module, and give its source with one of them.
+"""The faults that `make mutants` plants.
 
 Each operator stands for a mistake that a person makes: a comparison turned round, a limit that is off by one, a sum
 instead of a difference, an argument that is not handed on, a statement that is missing. Text is left alone (docstrings,
@@ -8,7 +8,6 @@ messages, names), and so are annotations, since no figure depends on them.
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -42,33 +41,7 @@ _SYMBOLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mutant:
-    """One fault.
-
-    Args:
-        module: path of the file, from the project's root.
-        scope: qualified name of the function or class that holds it; empty at the top of the module.
-        line: where the statement that holds it begins; a test covers the fault if it runs this line.
-        code: the expression or statement as it is, on one line.
-        change: what is done to it.
-        number: which of the module's faults it is, for `plant`.
-    """
-
-    module: str
-    scope: str
-    line: int
-    code: str
-    change: str
-    number: int
-
-    @property
-    def key(self) -> str:
-        """Names the fault independently of line numbers."""
-        return f"{self.module}::{self.scope}::{self.code}::{self.change}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Site:
+class Site:
     """A place in a tree and the change that is made there.
 
     Args:
@@ -84,40 +57,12 @@ class _Site:
     replacement: ast.AST
 
 
-def find_mutants(path: Path, root: Path) -> list[Mutant]:
-    """List every fault that can be planted in this file, in the order of its lines."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = []
-    for number, site in enumerate(_walk(tree)):
-        code = " ".join(ast.unparse(site.node).split())
-        line = getattr(site.statement, "lineno", 1)
-        found.append(Mutant(str(path.relative_to(root)), site.scope, line, code[:160], site.change, number))
-    return found
-
-
-def plant(path: Path, number: int) -> ast.Module:
-    """Give the tree of this file with one fault in it: the one that `find_mutants` gave this number."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    site = next(site for index, site in enumerate(_walk(tree)) if index == number)
-    _Replace(site.node, site.replacement).visit(tree)
-    return ast.fix_missing_locations(tree)
-
-
-class _Replace(ast.NodeTransformer):
-    """Put one node in the place of another, which is found by identity."""
-
-    def __init__(self, target: ast.AST, replacement: ast.AST) -> None:
-        self.target, self.replacement = target, replacement
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        return self.replacement if node is self.target else self.generic_visit(node)
-
-
-def _walk(tree: ast.Module) -> Iterator[_Site]:
+def walk(tree: ast.Module) -> Iterator[Site]:
+    """Yield the places of these faults, in an order that depends on the tree alone."""
     yield from _walk_body(tree.body, "")
 
 
-def _walk_body(body: list[ast.stmt], scope: str) -> Iterator[_Site]:
+def _walk_body(body: list[ast.stmt], scope: str) -> Iterator[Site]:
     for statement in body:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inner = f"{scope}.{statement.name}" if scope else statement.name
@@ -129,7 +74,7 @@ def _walk_body(body: list[ast.stmt], scope: str) -> Iterator[_Site]:
         yield from _walk_statement(statement, scope)
 
 
-def _walk_statement(statement: ast.stmt, scope: str) -> Iterator[_Site]:
+def _walk_statement(statement: ast.stmt, scope: str) -> Iterator[Site]:
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.Global | ast.Nonlocal | ast.Pass):
         return
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
@@ -139,13 +84,13 @@ def _walk_statement(statement: ast.stmt, scope: str) -> Iterator[_Site]:
     if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
         return
     if scope and isinstance(statement, ast.Expr | ast.Raise | ast.AugAssign):
-        yield _Site(statement, scope, statement, "removed", ast.Pass())
+        yield Site(statement, scope, statement, "removed", ast.Pass())
     if isinstance(statement, ast.AugAssign) and type(statement.op) in _ARITHMETIC:
         yield _swap_operator(statement, scope, statement)
     if isinstance(statement, ast.Break):
-        yield _Site(statement, scope, statement, "-> continue", ast.Continue())
+        yield Site(statement, scope, statement, "-> continue", ast.Continue())
     if isinstance(statement, ast.Continue):
-        yield _Site(statement, scope, statement, "-> break", ast.Break())
+        yield Site(statement, scope, statement, "-> break", ast.Break())
     if isinstance(statement, ast.If | ast.While) and not _is_compared(statement.test):
         yield _negate(statement.test, scope, statement)
     if isinstance(statement, ast.Raise):
@@ -166,7 +111,7 @@ def _walk_statement(statement: ast.stmt, scope: str) -> Iterator[_Site]:
         yield from _walk_body(getattr(statement, block, []), scope)
 
 
-def _walk_expression(node: ast.expr, scope: str, statement: ast.AST, *, in_text: bool = False) -> Iterator[_Site]:
+def _walk_expression(node: ast.expr, scope: str, statement: ast.AST, *, in_text: bool = False) -> Iterator[Site]:
     match node:
         case ast.Compare():
             for index, operator in enumerate(node.ops):
@@ -179,7 +124,7 @@ def _walk_expression(node: ast.expr, scope: str, statement: ast.AST, *, in_text:
         case ast.BoolOp():
             yield _swap_bool(node, scope, statement)
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            yield _Site(node, scope, statement, f"-> {ast.unparse(operand)}", operand)
+            yield Site(node, scope, statement, f"-> {ast.unparse(operand)}", operand)
         case ast.IfExp() if not _is_compared(node.test):
             yield _negate(node.test, scope, statement)
         case ast.Constant(value=bool()) if not in_text:
@@ -219,47 +164,47 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
 
 
-def _swap_comparison(node: ast.Compare, index: int, other: type[ast.cmpop], scope: str, statement: ast.AST) -> _Site:
+def _swap_comparison(node: ast.Compare, index: int, other: type[ast.cmpop], scope: str, statement: ast.AST) -> Site:
     change = f"{_SYMBOLS[type(node.ops[index])]} -> {_SYMBOLS[other]}"
     operators = [*node.ops[:index], other(), *node.ops[index + 1 :]]
-    return _Site(node, scope, statement, change, ast.Compare(node.left, operators, node.comparators))
+    return Site(node, scope, statement, change, ast.Compare(node.left, operators, node.comparators))
 
 
-def _swap_operator(node: ast.BinOp | ast.AugAssign, scope: str, statement: ast.AST) -> _Site:
+def _swap_operator(node: ast.BinOp | ast.AugAssign, scope: str, statement: ast.AST) -> Site:
     other = _ARITHMETIC[type(node.op)]
     change = f"{_SYMBOLS[type(node.op)]} -> {_SYMBOLS[other]}"
     if isinstance(node, ast.AugAssign):
-        return _Site(node, scope, statement, change, ast.AugAssign(node.target, other(), node.value))
-    return _Site(node, scope, statement, change, ast.BinOp(node.left, other(), node.right))
+        return Site(node, scope, statement, change, ast.AugAssign(node.target, other(), node.value))
+    return Site(node, scope, statement, change, ast.BinOp(node.left, other(), node.right))
 
 
-def _swap_bool(node: ast.BoolOp, scope: str, statement: ast.AST) -> _Site:
+def _swap_bool(node: ast.BoolOp, scope: str, statement: ast.AST) -> Site:
     other = ast.Or if isinstance(node.op, ast.And) else ast.And
     change = f"{_SYMBOLS[type(node.op)]} -> {_SYMBOLS[other]}"
-    return _Site(node, scope, statement, change, ast.BoolOp(other(), node.values))
+    return Site(node, scope, statement, change, ast.BoolOp(other(), node.values))
 
 
-def _negate(node: ast.expr, scope: str, statement: ast.AST) -> _Site:
-    return _Site(node, scope, statement, "negated", ast.UnaryOp(ast.Not(), node))
+def _negate(node: ast.expr, scope: str, statement: ast.AST) -> Site:
+    return Site(node, scope, statement, "negated", ast.UnaryOp(ast.Not(), node))
 
 
-def _set_constant(node: ast.Constant, value: float | bool, scope: str, statement: ast.AST) -> _Site:
+def _set_constant(node: ast.Constant, value: float | bool, scope: str, statement: ast.AST) -> Site:
     # The statement is shown: a number alone says nothing.
-    change = f"{node.value!r} -> {value!r} in: {_shorten(statement)}"
-    return _Site(node, scope, statement, change, ast.Constant(value))
+    change = f"{node.value!r} -> {value!r} in: {shorten(statement)}"
+    return Site(node, scope, statement, change, ast.Constant(value))
 
 
-def _rename_call(node: ast.Call, other: str, scope: str, statement: ast.AST) -> _Site:
+def _rename_call(node: ast.Call, other: str, scope: str, statement: ast.AST) -> Site:
     call = ast.Call(ast.Name(other, ast.Load()), node.args, node.keywords)
-    return _Site(node, scope, statement, f"-> {other}", call)
+    return Site(node, scope, statement, f"-> {other}", call)
 
 
-def _drop_keyword(node: ast.Call, index: int, scope: str, statement: ast.AST) -> _Site:
+def _drop_keyword(node: ast.Call, index: int, scope: str, statement: ast.AST) -> Site:
     kept = [*node.keywords[:index], *node.keywords[index + 1 :]]
     change = f"without {node.keywords[index].arg}="
-    return _Site(node, scope, statement, change, ast.Call(node.func, node.args, kept))
+    return Site(node, scope, statement, change, ast.Call(node.func, node.args, kept))
 
 
-def _shorten(statement: ast.AST) -> str:
+def shorten(statement: ast.AST) -> str:
     """Give the first line of a statement."""
     return ast.unparse(statement).splitlines()[0][:100]

@@ -37,7 +37,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from lab.servers.children import die_with_lab
-from tools.mutants.operators import Mutant, find_mutants, plant
+from tools.mutants.faults import Mutant, find_mutants, plant
 
 # A test that takes longer, and runs no line of a module, is not asked about its constants.
 _SLOWEST = 2.0
@@ -72,6 +72,7 @@ class Job:
         seed: for the order of the faults where there is not time for all.
         skipped: keys of faults that are left out.
         first: lines of modules whose faults come before all others where there is not time for all.
+        further: plant the faults of `tools/mutants/further.py`.
     """
 
     root: Path
@@ -81,6 +82,7 @@ class Job:
     seed: str = ""
     skipped: frozenset[str] = field(default_factory=frozenset)
     first: Mapping[str, Collection[int]] = field(default_factory=dict)
+    further: bool = False
 
 
 class Session:
@@ -119,9 +121,8 @@ class Session:
         return self.deadline is not None and time.monotonic() > self.deadline
 
     def _choose(self) -> list[Mutant]:
-        found = [
-            mutant for module in self.job.modules for mutant in find_mutants(self.job.root / module, self.job.root)
-        ]
+        root, further = self.job.root, self.job.further
+        found = [mutant for module in self.job.modules for mutant in find_mutants(root / module, root, further=further)]
         found = [mutant for mutant in found if mutant.key not in self.job.skipped]
         if self.job.seconds is not None:
             random.Random(self.job.seed).shuffle(found)  # noqa: S311  # a sample, no secret
@@ -497,6 +498,7 @@ def main() -> int:
         data["seed"],
         frozenset(data["skipped"]),
         data["first"],
+        data["further"],
     )
     # Whatever outlives its parent becomes a child of this process, see `_end_orphans`.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
