@@ -77,6 +77,7 @@ def test_model_that_costs_more_than_before_is_a_regression(baseline: Path, measu
     assert "(+50%), a regression" in text
     assert _compare(baseline, dearer, "--threshold", "60%")[0] == 0
     assert _compare(baseline, measured({"twisted_reactor": 38.0}))[0] == 0
+    assert _compare(baseline, measured({"twisted_reactor": 38.0}), "--threshold", "0%")[0] == 1
     code, text = _compare(baseline, measured({"twisted_reactor": 15.0}))
     assert code == 0
     assert "(-50%)" in text

@@ -485,6 +485,8 @@ def test_compare_names_conditions_and_has_a_threshold(store: Store, tmp_path: Pa
     assert code == 1
     assert f"\n{line}, a regression\n" in text
     assert run_compare(tmp_path, before, after, "--threshold", "0.4")[0] == 0
+    # None is allowed, which is another thing than no threshold.
+    assert run_compare(tmp_path, store(BASE), store(change(BASE, cpu=1.05)), "--threshold", "0")[0] == 1
 
 
 def test_page_of_a_comparison_is_in_the_folder_of_the_later_run(store: Store, tmp_path: Path) -> None:
