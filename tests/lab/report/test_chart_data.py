@@ -456,6 +456,12 @@ def test_measurement_without_a_response_time_has_no_distribution(drawn: Drawn) -
     assert [each.name for each in drawn.data["latency"]] == ["prefork"]
 
 
+def test_distribution_of_an_open_loop_counts_from_when_a_request_was_due(drawn: Drawn) -> None:
+    found = [make_load("prefork", histogram=((2000.0, 10),), service=((100.0, 10),))]
+    list(measurement_charts.Comparison(found, {}, {}).draw_latency())
+    assert drawn.data["latency"][0].times[0.5] == 2000.0
+
+
 def test_axes_over_time_start_at_zero_but_that_of_memory(drawn: Drawn) -> None:
     """From 1 to 100 s, at 0.1 and then 4 cores, with 1 and then 100 MiB: an axis that may be logarithmic is."""
     series = ((1.0, 10.0, 2**20, 1, 1, 9), (10.0, 10.9, 2**20, 1, 1, 9), (100.0, 370.9, 100 * 2**20, 1, 1, 9))

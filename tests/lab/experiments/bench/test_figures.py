@@ -101,6 +101,14 @@ def test_p50_of_a_row_is_the_median_of_the_rounds(store: Store) -> None:
     assert row.percentile(0.99) == pytest.approx(105e-6)
 
 
+def test_times_of_a_row_count_from_when_a_request_was_due(store: Store) -> None:
+    # Each round: 10 exchanges were due 1 ms before they were sent, and answered 0.1 ms after that.
+    late = make(1000, histogram=((1100.0, 10),), service=((100.0, 10),))
+    found = store({"a": [late, late]}, mode="open-70").rows[RowKey("session", "a", "open-70")]
+    assert found.times.pairs() == [(1100.0, 20)]
+    assert row_of(store({"a": [make(1000, p99=100.0)]}), "a").times.pairs() == [(50.0, 98), (100.0, 2)]
+
+
 @pytest.mark.parametrize(
     ("figure", "order"), [("rate", ["c", "b", "a"]), ("cpu_us", ["b", "c", "a"]), ("p99_us", ["a", "c", "b"])]
 )
