@@ -212,6 +212,10 @@ def test_each_worker_has_sockets_of_its_own_for_tcp_and_tls(tmp_path: Path, reus
                 assert is_own == [bool(reuse_port), bool(reuse_port), False, False]
                 assert all(theirs.socket.getsockname() == ours.socket.getsockname() for ours, theirs in pairs)
             assert len({id(own[1].socket) for own in parent._listeners}) == (3 if reuse_port else 1)
+            # In a drain no worker accepts from any of them. A client that the kernel put there would wait in vain.
+            assert parent._drain(cast(Any, None))
+            streams = [each for own in parent._listeners for each in own if not each.is_datagram]
+            assert [each.socket.fileno() for each in streams] == [-1] * 9
 
 
 class ExitedError(BaseException):
