@@ -357,6 +357,9 @@ def test_now_fails_if_a_model_ended_under_a_fault_that_leaves_it_running(
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
     assert run(MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD
     assert f"{MODEL}: ended with exit code 137 and was restarted" in capsys.readouterr().err
+    backend.fails = {"pause": lambda: backend.exited.update({MODEL: 0})}
+    assert run(MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD
+    assert f"{MODEL}: ended with exit code 0 and was restarted" in capsys.readouterr().err
     # One of two is enough.
     backend.fails = {"pause": lambda: backend.exited.update({MODEL: 137})}
     assert run("plain_socket", MODEL, "--now=pause", "--duration=3s") == DID_NOT_HOLD

@@ -147,6 +147,7 @@ def test_call_has_the_output_and_the_exit_code_of_its_client(code: int) -> None:
     ("code", "lines", "said"),
     [
         (None, ("a",), ["x ended, exit code unknown; the end of its log:", "  a"]),
+        (0, ("a",), ["x ended with exit code 0; the end of its log:", "  a"]),
         (3, ("a", "b"), ["x ended with exit code 3; the end of its log:", "  a", "  b"]),
         (143, (), ["x ended by SIGTERM (exit code 143); the end of its log:", "  (empty)"]),
         (128, ("a",), ["x ended with exit code 128; the end of its log:", "  a"]),

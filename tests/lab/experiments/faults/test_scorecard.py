@@ -488,7 +488,7 @@ def end(backend: FakeBackend, code: int | None, error: LabError | None = GONE) -
 
 
 @pytest.mark.parametrize(("fault", "step"), [("pause", "pause"), ("starve", "limit_cpu"), ("kill", "kill")])
-@pytest.mark.parametrize(("code", "said"), [(3, 3), (None, 137)])
+@pytest.mark.parametrize(("code", "said"), [(3, 3), (0, 0), (None, 137)])
 def test_model_that_ends_before_the_injection_has_failed_and_is_restarted(
     backend: FakeBackend, fault: str, step: str, code: int | None, said: int
 ) -> None:
@@ -512,36 +512,42 @@ def test_model_that_ends_during_preparation_is_restarted(backend: FakeBackend) -
     assert backend.names().count("restart") == 1
 
 
-def test_model_that_ends_under_a_fault_has_failed_and_is_restarted(backend: FakeBackend) -> None:
+@pytest.mark.parametrize("code", [139, 0])
+def test_model_that_ends_under_a_fault_has_failed_and_is_restarted(backend: FakeBackend, code: int) -> None:
     """Healing fails at first, since the paused process is gone. It succeeds after the restart."""
-    backend.fails = {"unpause": end(backend, 139)}
+    backend.fails = {"unpause": end(backend, code)}
     found = score_of(backend, "pause")
-    assert (found.verdict, found.exit_code) == (Verdict.FAILED, 139)
-    assert found.reason == "it ended with exit code 139, which this fault does not cause, and was restarted"
+    assert (found.verdict, found.exit_code) == (Verdict.FAILED, code)
+    assert found.reason == f"it ended with exit code {code}, which this fault does not cause, and was restarted"
     assert [name for name in backend.names() if name in ("pause", "unpause", "restart")] == [
         *("pause", "unpause", "restart", "unpause")
     ]
     assert found.interval is not None
-    assert (found.interval.ended, found.interval.end_seconds is not None) == (139, True)
+    assert (found.interval.ended, found.interval.end_seconds is not None) == (code, True)
 
 
-def test_model_that_ends_under_a_fault_is_noticed_when_healing_succeeds(backend: FakeBackend) -> None:
+@pytest.mark.parametrize("code", [137, 0])
+def test_model_that_ends_under_a_fault_is_noticed_when_healing_succeeds(backend: FakeBackend, code: int) -> None:
     """Removing a container's limit succeeds then: only the state of the model shows that it has ended."""
-    backend.fails = {"limit_cpu": lambda: backend.exited.update({MODEL: 137})}
+    backend.fails = {"limit_cpu": lambda: backend.exited.update({MODEL: code})}
     backend.seconds = {"restart": 5.0}
     found = score_of(backend, "starve")
-    assert (found.verdict, found.exit_code) == (Verdict.FAILED, 137)
+    assert (found.verdict, found.exit_code) == (Verdict.FAILED, code)
     assert "restart" in backend.names()
     assert MODEL not in backend.exited
 
 
-def test_model_that_ends_under_slow_clients_has_failed_despite_a_declared_limit(slow_backend: FakeBackend) -> None:
-    slow_backend.fails = {"close": lambda: slow_backend.exited.update({ONE_AT_A_TIME: 1})}
+@pytest.mark.parametrize("code", [1, 0])
+def test_model_that_ends_under_slow_clients_has_failed_despite_a_declared_limit(
+    slow_backend: FakeBackend, code: int
+) -> None:
+    slow_backend.fails = {"close": lambda: slow_backend.exited.update({ONE_AT_A_TIME: code})}
     found = score_of(slow_backend, "slow-clients", ONE_AT_A_TIME)
-    assert (found.verdict, found.exit_code, found.expected, found.is_fine) == (Verdict.FAILED, 1, "", False)
+    assert (found.verdict, found.exit_code, found.expected, found.is_fine) == (Verdict.FAILED, code, "", False)
+    assert found.reason == f"it ended with exit code {code}, which this fault does not cause, and was restarted"
 
 
-@pytest.mark.parametrize("code", [None, 1])
+@pytest.mark.parametrize("code", [None, 1, 0])
 def test_model_that_hangs_has_failed_and_is_restarted(backend: FakeBackend, code: int | None) -> None:
     def hang() -> None:
         if code is not None:
@@ -551,8 +557,18 @@ def test_model_that_hangs_has_failed_and_is_restarted(backend: FakeBackend, code
     backend.fails = {"wait_ready": hang}
     found = score_of(backend, "pause")
     assert found.verdict is Verdict.FAILED
-    what = "it hung" if code is None else "it ended with exit code 1"
+    what = "it hung" if code is None else f"it ended with exit code {code}"
     assert found.reason == f"{what}, and was restarted: it runs, but gave no answer"
+    assert backend.names()[-1] == "restart"
+
+
+def test_model_that_has_ended_in_order_is_the_cause_of_an_error(backend: FakeBackend) -> None:
+    backend.fails = {"wait_ready": end(backend, 0)}
+    found = score_of(backend, "pause")
+    assert (found.verdict, found.reason) == (
+        Verdict.FAILED,
+        f"it ended with exit code 0, and was restarted: {GONE}",
+    )
     assert backend.names()[-1] == "restart"
 
 
