@@ -382,9 +382,20 @@ def test_decreasing_cpu_time_is_unknown(before, after) -> None:
     assert found.server.cores is None
 
 
-def test_zero_cpu_time_is_unknown() -> None:
+def test_no_user_time_or_no_system_time_is_known() -> None:
     found = put_together(after=replace(AFTER, user_seconds=BEFORE.user_seconds))
     assert (found.server.user_us, found.server.cpu_us) == (0.0, 125.0)
+    found = put_together(after=replace(AFTER, system_seconds=BEFORE.system_seconds))
+    assert (found.server.system_us, found.server.cpu_us) == (0.0, 125.0)
+
+
+@pytest.mark.parametrize(("before", "after", "share"), [(0.0, 1.2, 0.24), (0.0, 0.0, 0.0), (None, 1.2, None)])
+def test_server_that_was_not_throttled_before_is_known(before: float | None, after: float, share: float | None) -> None:
+    """A new group begins at 0. Its load took 5 s: 2 of warm-up, and the window of 3."""
+    found = put_together(
+        before=replace(BEFORE, throttled_seconds=before), after=replace(AFTER, throttled_seconds=after)
+    )
+    assert found.server.throttled == (None if share is None else pytest.approx(share))
 
 
 def test_disturbances_are_kept() -> None:
