@@ -366,7 +366,7 @@ class Runner:
         done = self.backend.helpers.run(command, capture=True, timeout=60)
         after = server.meter.read().cpu_seconds
         found = client.read(done.stdout)
-        if done.returncode or found is None:
+        if done.returncode or found is None or found.requests == 0:
             raise LabError(f"{client.name} gave no result: {(done.stderr or done.stdout).strip()[-300:]}")
         answered = requests if found.requests is None else found.requests
         cpu = None if before is None or after is None else (after - before) * 1e6 / answered

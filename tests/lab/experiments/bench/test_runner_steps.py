@@ -415,6 +415,16 @@ def test_redis_benchmark_without_a_result_is_an_error_with_its_output(lab: Open,
         found.runner._run_independent(REDIS, "asyncio_streams", requests=10)
 
 
+def test_client_that_got_no_reply_at_all_has_no_result(lab: Open) -> None:
+    """wrk finds no time-out in a window that is shorter than its own."""
+    found = lab(seconds=1.0)
+    found.backend.answers["wrk"] = Completed((), 0, "  0 requests in 1.00s, 0.00B read\nRequests/sec:      0.00\n", "")
+    server = make_server([1.5, 2.0])
+    found.runner._servers["t"] = SimpleNamespace(open=lambda names: dict.fromkeys(names, server))  # type: ignore[assignment]
+    with pytest.raises(LabError, match="wrk gave no result: 0 requests in"):
+        found.runner._run_independent(WRK, "asyncio_streams", requests=10_000)
+
+
 def test_cpu_is_divided_by_the_requests_that_the_client_counted(lab: Open) -> None:
     found = lab(seconds=2.0)
     found.backend.answers["wrk"] = Completed((), 0, "  5000 requests in 2.00s, 1MB read\nRequests/sec:  2500.0\n", "")
