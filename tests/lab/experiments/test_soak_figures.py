@@ -135,6 +135,7 @@ def test_row_has_megabytes_per_hour_and_counts_after_the_warm_up() -> None:
         "1,234",
         "flat",
     ]
+    assert soak_command._row(replace(found, memory=Slope(0.0, 0.0, 0.0)))[1:3] == ["+0.00", "+0.00 to +0.00"]
     grown = SoakResult(
         MODEL,
         None,

@@ -199,6 +199,27 @@ def test_cgroup_version_1(tmp_path):
     assert meter.read() == Sample(1.5, 4000, 2, 9, 1.0, 0.5, 7000, 0.25)
 
 
+def test_group_that_has_used_nothing_yet_is_known(tmp_path):
+    """Nor is it throttled, and no part of its memory is cache."""
+    _write(tmp_path / "proc" / "1", cgroup="2:cpu,cpuacct:/abc\n3:memory:/abc\n")
+    _write(tmp_path / "fs" / "cpuacct" / "abc", cpuacct__usage="0\n", cpuacct__stat="user 0\nsystem 0\n")
+    _write(tmp_path / "fs" / "cpu" / "abc", cpu__stat="throttled_time 0\n")
+    _write(tmp_path / "fs" / "memory" / "abc", memory__usage_in_bytes="5000\n", memory__stat="total_inactive_file 0\n")
+    _write(tmp_path / "proc" / "2", cgroup="0::/abc\n")
+    _write(
+        tmp_path / "fs" / "abc",
+        cpu__stat="usage_usec 0\nuser_usec 0\nsystem_usec 0\nthrottled_usec 0\n",
+        memory__current="5000\n",
+        memory__stat="inactive_file 0\n",
+    )
+    for pid in (1, 2):
+        meter = CgroupMeter.find(pid, "abc", proc=tmp_path / "proc", root=tmp_path / "fs")
+        assert meter is not None
+        found = meter.read()
+        assert (found.cpu_seconds, found.user_seconds, found.system_seconds) == (0.0, 0.0, 0.0)
+        assert (found.throttled_seconds, found.memory_bytes) == (0.0, 5000)
+
+
 def test_descriptors_are_unknown_if_those_of_one_process_are(tmp_path, monkeypatch):
     for pid, names in (("1", "012"), ("2", "01")):
         _write(tmp_path / pid / "fd", **dict.fromkeys(names, ""))
@@ -229,6 +250,12 @@ def test_own_quota_is_read_wherever_the_group_is_mounted(tmp_path, group):
         _write(place / "proc" / "self", cgroup=line)
         _write(place / "fs" / folder, cpu__stat=text)
         assert read_throttled(proc=place / "proc", root=place / "fs") == 0.25
+
+
+def test_own_quota_that_has_stopped_nothing_is_0(tmp_path):
+    _write(tmp_path / "proc" / "self", cgroup="0::/a\n")
+    _write(tmp_path / "fs" / "a", cpu__stat="throttled_usec 0\n")
+    assert read_throttled(proc=tmp_path / "proc", root=tmp_path / "fs") == 0.0
 
 
 def test_own_quota_is_none_if_unreadable(tmp_path):
@@ -267,6 +294,7 @@ def test_missing_cgroup_files_are_none(tmp_path):
 
 
 def test_stats_of_the_engine_are_read():
+    throttling = {"throttled_time": 250_000_000}
     answer = {
         "cpu_stats": {
             "cpu_usage": {
@@ -274,12 +302,14 @@ def test_stats_of_the_engine_are_read():
                 "usage_in_usermode": 1_000_000_000,
                 "usage_in_kernelmode": 500_000_000,
             },
-            "throttling_data": {"throttled_time": 250_000_000},
+            "throttling_data": throttling,
         },
         "memory_stats": {"usage": 5000, "stats": {"inactive_file": 1000}},
         "pids_stats": {"current": 9},
     }
     assert StatsMeter(lambda: answer).read() == Sample(1.5, 4000, None, 9, 1.0, 0.5, None, 0.25)
+    throttling["throttled_time"] = 0
+    assert StatsMeter(lambda: answer).read().throttled_seconds == 0.0
     # What a stopped container gets.
     nothing = {"total_usage": 0, "usage_in_usermode": 0, "usage_in_kernelmode": 0}
     stopped = {"cpu_usage": nothing, "throttling_data": {"throttled_time": 0}}
@@ -299,6 +329,7 @@ def test_stats_that_cannot_be_read_are_an_empty_sample(error):
 @pytest.mark.parametrize(
     ("details", "memory"),
     [
+        ({"inactive_file": 0}, 5000),
         ({"inactive_file": 1000}, 4000),  # cgroups version 2
         ({"total_inactive_file": 1500}, 3500),
         (

@@ -270,3 +270,11 @@ def test_least_harmful_fault_comes_first_and_each_names_its_slowest_model() -> N
         ("pause", 0.1, about(0.2), 0.3, "100 ms to 300 ms (a)"),
         ("kill", 0.5, 0.7, 0.9, "500 ms to 900 ms (a)"),
     ]
+    # One that has recovered when the fault was healed counts, with 0.
+    times = {("a", "kill"): 0.0, ("b", "kill"): 0.5}
+    scores = [
+        score(model, fault, probe_report=replace(SEEN, slowest=None, recover=took))
+        for (model, fault), took in times.items()
+    ]
+    (recovery,) = list_recoveries(scores, ["kill"])
+    assert [(row.low, row.middle, row.high) for row in recovery.rows] == [(0.0, 0.25, 0.5)]

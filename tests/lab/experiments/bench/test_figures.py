@@ -184,6 +184,11 @@ def test_reason_of_a_row_is_that_of_its_most_frequent_verdict(store: Store) -> N
     assert row_of(store({"a": [None, None, None]}), "a").reason == "a failed in round 1"
 
 
+def test_level_of_the_sweep_without_an_answer_has_a_rate_of_0(store: Store) -> None:
+    found = store(ALL, sweep={("a", 1): make(1000), ("a", 64): make(0)})
+    assert found.read_sweep("session", "rate") == {"a": [(1, 1000.0), (64, 0.0)]}
+
+
 def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store: Store) -> None:
     def swept(*known: tuple[int, int | None]) -> float | None:
         levels = {("a", users): make(1, memory_bytes=memory) for users, memory in known}

@@ -398,10 +398,13 @@ def test_account_decides_verdict_and_reason(
 
 
 @pytest.mark.parametrize(
-    ("recover", "verdict"), [(None, Verdict.DEGRADED), (1.0, Verdict.HELD), (1.001, Verdict.DEGRADED)]
+    ("recover", "verdict"),
+    [(None, Verdict.DEGRADED), (0.0, Verdict.HELD), (1.0, Verdict.HELD), (1.001, Verdict.DEGRADED)],
 )
 def test_recovery_after_the_allowed_time_is_degraded(recover: float | None, verdict: Verdict) -> None:
     assert judge_times(replace(SEEN, recover=recover), 1.0, lasted=0.5, silence=9.0)[0] is verdict
+    # It may be late at once.
+    assert judge_times(replace(SEEN, recover=recover, detect=0.0), 1.0, lasted=0.5, silence=9.0)[0] is verdict
     # A model that was never late has nothing to recover from.
     assert judge_times(replace(SEEN, recover=recover, detect=None), 1.0, lasted=0.5, silence=9.0)[0] is Verdict.HELD
 
