@@ -52,6 +52,16 @@ def test_example_shows_no_other_cause(each: Explanation) -> None:
     assert shown == {(each.kind, each.section)} | also
 
 
+# Causes that a body or a trailer can show too, which have no border that the evidence could stay within.
+ANYWHERE = ("LF alone", "a folded", "a control", "a size", "an extension", "blanks may", "a trailer")
+
+
+@pytest.mark.parametrize("first", [get(), get(line=b"GET / HTTP/1.0", host=b""), get(b"A: b\r\n")])
+@pytest.mark.parametrize("each", EXPLAINED, ids=[f"{each.section} {each.why[:40]}" for each in EXPLAINED])
+def test_cause_of_the_next_request_explains_nothing_of_this_one(each: Explanation, first: bytes) -> None:
+    assert bool(each.evidence.search(first + each.example)) == each.why.startswith(ANYWHERE)
+
+
 @pytest.mark.parametrize(
     "request_",
     [
