@@ -4,7 +4,7 @@ from tests.support.scripts import run_script
 
 # Locust is replaced by what each load does; all that the server and its loads write is collected in a file.
 SERVE = """
-import json, os, sys, tempfile
+import json, os, signal, sys, tempfile
 from types import SimpleNamespace as Stub
 from lab.base.messages import decode, encode
 from lab.load.messages import LoadEnded, RunLoad
@@ -21,6 +21,7 @@ def show():
 
 LOADS = {"show": show, "fail": fail, "text": lambda: leave("why"), "three": lambda: leave(3)}
 LOADS["none"] = lambda: leave(None)
+LOADS["killed"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
 module.locust.main.main = lambda: LOADS[sys.argv[-1]]()
 module.die_with_lab = lambda: print("dies with the lab")
 os.environ |= {"MINE": "of the server", "OTHER": "kept"}
@@ -52,5 +53,6 @@ def test_each_load_has_its_own_environment_and_ends_with_its_code() -> None:
         *(begin, "why", "ended with 1"),
         *(begin, "ended with 3"),
         *(begin, "ended with 0"),
+        *(begin, "ended with -9"),
     ]
     assert mine == "of the server"
