@@ -122,6 +122,8 @@ def test_server_at_its_limit_that_is_killed_leaves_no_process(full: tuple[Server
 
 def test_server_at_its_limit_serves_as_many_new_clients_as_leave(full: tuple[Server, list[BlockingConnection]]) -> None:
     server, links = full
+    with server.connect():
+        wait_until(lambda: is_asleep(server))  # who waits for a place, or was refused, costs nothing
     for _ in range(2):
         for link in links:
             link.close()
