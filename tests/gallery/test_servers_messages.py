@@ -239,7 +239,9 @@ class TestSmtpd:
             assert (code, said.startswith(b"2.0.0 accepted: ")) == (250, True)
             assert said.decode().endswith(f"bytes for bob@{domain}")
 
-    @pytest.mark.parametrize("address", ["x@example.com", "x@gallery.test.example.com", "nobody"])
+    @pytest.mark.parametrize(
+        "address", ["x@example.com", "x@gallery.test.example.com", "x@notgallery.test", "x@a.gallery.test", "nobody"]
+    )
     def test_server_does_not_relay(self, address: str) -> None:
         with smtplib.SMTP(SMTPD, 2525, timeout=PATIENCE) as client:
             with pytest.raises(smtplib.SMTPDataError, match="550"):
