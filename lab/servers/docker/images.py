@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 
 from lab.base.errors import LabError, last_lines
@@ -166,7 +167,7 @@ def digest_context(context: Path, dockerfile: str) -> bytes:
         raise LabError(f"{path}: {error.strerror}; compose.yaml names it as a Dockerfile") from None
     digest.update(text)
     for source in sorted(read_sources(text.decode(errors="replace"))):
-        for file in _walk(context / source):
+        for file in _find_files(context, source):
             # Of the mode only the bit that git keeps: the rest depends on the umask of the clone.
             digest.update(f"{file.relative_to(context)}\0{file.stat().st_mode & 0o100}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -187,6 +188,13 @@ def read_sources(dockerfile: str) -> set[str]:
                 if "from" not in options:
                     sources.add(options.get("source") or options.get("src") or ".")
     return sources
+
+
+def _find_files(context: Path, source: str) -> Iterator[Path]:
+    """Yield the files that a source takes: a path or a pattern below the context, also if it begins with a slash."""
+    # `Path.glob` takes neither "." nor "a**".
+    for found in sorted(glob(source.lstrip("/") or ".", root_dir=context, include_hidden=True)):  # noqa: PTH207
+        yield from _walk(context / found)
 
 
 def _walk(path: Path) -> Iterator[Path]:

@@ -102,10 +102,28 @@ def test_digest_covers_folders_and_leaves_out_caches(tmp_path: Path) -> None:
     (folder / "c.py").rename(folder / "e.py")
     renamed = digest_context(tmp_path, "Dockerfile")
     assert renamed != usual
+    (folder / "e.py").rename(tmp_path / "a" / "e.py")
+    assert digest_context(tmp_path, "Dockerfile") not in (usual, renamed)
+    (tmp_path / "a" / "e.py").rename(folder / "e.py")
+    assert digest_context(tmp_path, "Dockerfile") == renamed
     (folder / "e.py").write_text("z")
     assert digest_context(tmp_path, "Dockerfile") not in (usual, renamed)
     with pytest.raises(LabError, match=r"none: No such file or directory; compose\.yaml names it as a Dockerfile$"):
         digest_context(tmp_path, "none")
+
+
+@pytest.mark.parametrize("source", ["a/*.txt", "/a/*", "a/[.b].txt", "/a", "/"])
+def test_digest_covers_what_a_pattern_or_a_path_from_the_top_takes(source: str, tmp_path: Path) -> None:
+    """An asterisk is for hidden files too, and a path from the top begins at the context."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "Dockerfile").write_text(f"FROM scratch\nCOPY {source} /\n")
+    digests = [digest_context(tmp_path, "Dockerfile")]
+    for name in ("b.txt", "..txt"):
+        for text in ("x", "y"):
+            (tmp_path / "a" / name).write_text(text)
+            digests.append(digest_context(tmp_path, "Dockerfile"))
+    assert len(set(digests)) == 5
+    assert digest_context(tmp_path, "Dockerfile") == digests[-1]
 
 
 def test_sources_of_an_image_are_what_it_takes_from_its_context() -> None:
@@ -113,12 +131,14 @@ def test_sources_of_an_image_are_what_it_takes_from_its_context() -> None:
     dockerfile = """
 FROM x AS build
 RUN --mount=type=bind,source=locks,target=/l --mount=type=bind,from=build,source=/out,target=/o \\
-    --mount=type=cache,target=/c true
+    --mount=type=cache,target=/c --mount=type=bind,source=keys,target=/k true
 COPY --from=build /usr /usr
 COPY --chown=1 a b /c/
 ADD ["d e", "/f"]
+copy g h/
+run --mount=type=bind,source=i,target=/i true
 """
-    assert read_sources(dockerfile) == {"locks", "a", "b", "d e"}
+    assert read_sources(dockerfile) == {"locks", "keys", "a", "b", "d e", "g", "i"}
     assert read_sources("RUN --mount=target=/all,type=bind true") == {"."}
     assert read_sources("RUN --mount=type=bind,src=a/b,target=/l true") == {"a/b"}  # its other name
 
