@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lab.base.errors import LabError
 from lab.servers.ca import create_ca, issue
@@ -233,6 +234,20 @@ def test_certificates_have_the_extensions_of_rfc_5280() -> None:
         ),
         "CN=socketlab client": (["digital_signature"], (False, None), critical, ["extendedKeyUsage"]),
     }
+
+
+def test_certificates_are_for_one_side_each_and_name_their_keys() -> None:
+    ca, key = create_ca(4e9)
+    read = [x509.load_pem_x509_certificate(text) for text in (ca, *issue(ca, key, ["a_b", "::1"], 4e9))]
+    own = [x509.SubjectKeyIdentifier.from_public_key(each.public_key()).digest for each in read]
+    assert len(set(own)) == 3
+
+    sides = [list(each.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) for each in read[1:]]
+    assert sides == [[ExtendedKeyUsageOID.SERVER_AUTH], [ExtendedKeyUsageOID.CLIENT_AUTH]]
+    for each, name in zip(read, own, strict=True):
+        found = each.extensions
+        assert found.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest == name
+        assert found.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == own[0]
 
 
 def test_key_of_another_kind_signs_nothing() -> None:

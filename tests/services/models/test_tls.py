@@ -142,19 +142,24 @@ def test_client_without_a_name_is_one_in_the_log(certificates: Path, caplog: pyt
     assert caplog.messages == [r"TLS handshake with a client failed: it does not speak TLS, but began with b'hi\n'"]
 
 
-@pytest.mark.parametrize("is_shown", [True, False])
-def test_client_has_to_show_a_certificate_of_the_ca(certificates: Path, is_shown: bool) -> None:
+@pytest.mark.parametrize(
+    ("certificate", "refusal"),
+    [("client.pem", ""), ("server.pem", "unsupported certificate"), (None, "certificate required")],
+)
+def test_client_has_to_show_a_certificate_that_the_ca_gives_to_clients(
+    certificates: Path, certificate: str | None, refusal: str
+) -> None:
     environ = {"LAB_TLS_CERT": "server.pem", "LAB_TLS_CLIENT_CA": "ca.pem"}
     server = open_layer({name: str(certificates / file) for name, file in environ.items()})(Connection("echo"), "c")
-    client = Client(certificates, certificate="client.pem" if is_shown else None)
+    client = Client(certificates, certificate=certificate)
     client.shake(server)
-    if is_shown:
+    if refusal:
+        with pytest.raises(ssl.SSLError, match=refusal):
+            client.tls.read(100)
+    else:
         client.tls.write(b"hello")
         client.exchange(server)
         assert client.tls.read(100) == b"hello"
-    else:
-        with pytest.raises(ssl.SSLError, match="certificate required"):
-            client.tls.read(100)
 
 
 def test_waits_for_a_handshake_that_has_not_come(server: SecureConnection) -> None:
