@@ -20,7 +20,7 @@ from lab.clients.latency_probe import TIMEOUT, LatencyProbe, Mark, Marked, Ping
 from lab.clients.slow_clients import Connected, connect_all, ping, send_slowly
 from loadtests.sockets.addresses import SocketAddress
 from loadtests.sockets.connection import BlockingConnection
-from loadtests.sockets.errors import ClientError
+from loadtests.sockets.errors import ClientError, NoAnswerError
 from services.protocol import Address
 from tests.support.fakes import Clock
 from tests.support.made_up_server import receive, served
@@ -350,13 +350,22 @@ def test_probe_times_a_ping_from_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     assert reset == [True, True]
 
 
-@pytest.mark.parametrize("how", ["wrong", "end", "silence"])
+@pytest.mark.parametrize("how", ["wrong", "end", "silence", "late"])
 def test_failed_ping_is_null_and_the_next_one_uses_a_new_connection(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the old one, a late reply would be taken for that of the next PING."""
     connections: list[socket.socket] = []
+    receive_reply = BlockingConnection.receive
+
+    def miss_the_reply(link: BlockingConnection) -> bytes:
+        monkeypatch.setattr(BlockingConnection, "receive", receive_reply)
+        raise NoAnswerError("it takes longer")
+
+    if how == "late":
+        monkeypatch.setattr(BlockingConnection, "receive", miss_the_reply)
 
     def talk(link: socket.socket) -> None:
         connections.append(link)
-        if len(connections) > 1:
+        if len(connections) > 1 or how == "late":
             pong(link)
         receive(link, len(PING))
         if how == "wrong":
