@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.metrics.estimates import Estimate, _medians, compare, drift, estimate, noise_floor, rank
+from lab.metrics.estimates import Estimate, _medians, compare, drift, estimate, noise_floor, rank, show_estimate
 
 some = st.lists(st.floats(0.1, 1e6), min_size=1, max_size=9)
 
@@ -79,6 +79,40 @@ def test_rank_of_a_cost_puts_the_lowest_first() -> None:
         "cheap": (1, 1),
         "dear": (2, 2),
     }
+
+
+def test_ties_are_in_the_order_of_the_medians() -> None:
+    """Whatever the ends of their intervals are."""
+    found = {"b": Estimate(5, 3, 9, 5), "a": Estimate(4, 4, 8, 5), "c": Estimate(6, 2, 7, 5)}
+    tie = (1, 3)
+    assert list(rank(found).items()) == [("c", tie), ("b", tie), ("a", tie)]
+    assert list(rank(found, higher_is_better=False).items()) == [("a", tie), ("b", tie), ("c", tie)]
+
+
+def test_costs_whose_intervals_overlap_are_a_tie() -> None:
+    assert rank({"a": Estimate(5, 1, 9, 5), "b": Estimate(12, 7, 15, 5)}, higher_is_better=False) == {
+        "a": (1, 2),
+        "b": (1, 2),
+    }
+
+
+def test_interval_is_widened_by_a_share_of_the_median() -> None:
+    assert Estimate(10.0, 4.0, 20.0, 5).widen(0.1) == Estimate(10.0, 3.0, 21.0, 5)
+    assert Estimate(-10.0, -20.0, -4.0, 5).widen(0.1) == Estimate(-10.0, -21.0, -3.0, 5)
+
+
+def test_estimate_is_shown_with_its_interval() -> None:
+    assert show_estimate(Estimate(5, 1, 9, 3), str) == "5 [1 9]"
+    assert show_estimate(Estimate(5, 1, 9, 1), str) == "5"
+    assert show_estimate(Estimate(5, 1, inf, 3), str) == "≥ 5"
+    assert show_estimate(None, str) == "–"  # noqa: RUF001
+
+
+def test_change_is_relative_to_the_median_before() -> None:
+    found = compare(Estimate(2.0, 0.0, 4.0, 3), Estimate(3.0, 1.0, 9.0, 3))
+    assert found is not None
+    assert found.ratio == 1.5
+    assert compare(Estimate(0.0, -1.0, 1.0, 3), _of(1, 1)) is None
 
 
 def test_lower_bound_is_never_ranked_behind_another() -> None:

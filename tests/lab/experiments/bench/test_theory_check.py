@@ -101,6 +101,12 @@ def test_hold_time_of_a_sequential_server(workload: str, seconds: float | None) 
     assert _read_hold(row) == (None if seconds is None else pytest.approx(seconds))
 
 
+def test_hold_time_is_the_median_of_the_rounds() -> None:
+    """Their medians are 50, 100 and 300 µs, so the mean is none of them."""
+    rounds = [measured(1, histogram=((time, 10),)) for time in (300.0, 50.0, 100.0)]
+    assert _read_hold(make_row(*rounds)) == about(100e-6)
+
+
 def test_hold_time_of_different_requests_needs_a_mean() -> None:
     assert _read_hold(make_row(measured(1, histogram=()), workload="mixed")) is None
 
@@ -155,6 +161,19 @@ def test_interval_of_a_row_decides_whether_it_deviates(make_plan: Any) -> None:
     assert explain(11_010, 12_000, 13_000).startswith("20% above theory: ")
     assert explain(3_000, 4_000, 5_000) == ""
     assert explain(3_000, 4_000, 4_990) == "40% of what theory allows: waited"
+
+
+def test_cost_of_a_deviation_is_the_median_of_the_rounds(make_plan: Any) -> None:
+    waited = Verdict(Limit.WAITING, "waited")
+    findings = make_findings(make_plan, LOOP, {4: measured(1, 100.0)})
+
+    def explain(*costs: float) -> str:
+        found = expect(findings, make_row(*(measured(4_000, cost, verdict=waited) for cost in costs)))
+        assert found is not None
+        return found.deviation
+
+    assert explain(90.0, 150.0, 200.0) == "40% of what theory allows: a request took more CPU here: 150 µs, not 100 µs"
+    assert explain(50.0, 105.0, 200.0) == "40% of what theory allows: waited"
 
 
 def test_noise_of_the_run_widens_the_tolerance(make_plan: Any) -> None:
