@@ -189,6 +189,13 @@ def test_level_of_the_sweep_without_an_answer_has_a_rate_of_0(store: Store) -> N
     assert found.read_sweep("session", "rate") == {"a": [(1, 1000.0), (64, 0.0)]}
 
 
+def test_sweep_is_of_one_workload_and_has_no_control(store: Store) -> None:
+    found = store(ALL, sweep={("a", 1): make(1000)})
+    level = {1: make(7)}
+    sweeps = {**found.sweeps, ("session", "control-a"): level, ("sleep_20ms", "a"): level, ("sleep_20ms", "b"): level}
+    assert replace(found, sweeps=sweeps).read_sweep("session", "rate") == {"a": [(1, 1000.0)]}
+
+
 def test_memory_of_a_connection_is_the_slope_between_the_ends_of_the_sweep(store: Store) -> None:
     def swept(*known: tuple[int, int | None]) -> float | None:
         levels = {("a", users): make(1, memory_bytes=memory) for users, memory in known}
@@ -379,6 +386,8 @@ def test_case_that_is_no_longer_measured_is_a_regression(store: Store) -> None:
     ]
     assert "b, session, closed: no longer measured: b failed in round 1" in found[0].text
     assert "2 of 7 conformance tests fail" in found[1].text
+    # What was not measured before either is no difference.
+    assert list(find_differences(after, after, 0.1)) == []
     interrupted = list(find_differences(before, store(BASE, models=("a", "b")), 0.1))
     assert [item.text for item in interrupted] == [
         "b, session, closed: no longer measured: the run was interrupted before it"
@@ -429,6 +438,7 @@ def test_different_conditions_are_named() -> None:
     before = {"cores": 2, "engine": "20.10", "commit": "a", "backend": "docker"}
     after = {"cores": 4, "engine": None, "commit": "b", "backend": "docker"}
     assert list(find_other_conditions(before, after)) == ["engine: 20.10 -> not known", "cores: 2 -> 4"]
+    assert list(find_other_conditions(after, before)) == ["engine: not known -> 20.10", "cores: 4 -> 2"]
     facts = ("processor", "system", "backend", "engine", "servers", "cores", "governor", "libc", "allocator")
     for name in facts:
         assert list(

@@ -285,3 +285,6 @@ def test_failed_sweep_is_no_failure_of_a_quick_workload(make_plan) -> None:
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""
     del rows[RowKey("session", "m", "closed")]
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == failing.verdict.reason
+    # Of a model that was only swept, a level that was served is no failure.
+    sweeps = {("session", "m"): {1: MEASUREMENT}}
+    assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""
