@@ -115,6 +115,14 @@ def test_child_without_a_lifeline_has_an_empty_stdin(environ: dict[str, str] | N
         assert stdin == subprocess.DEVNULL
 
 
+def test_lifeline_is_closed_after_an_error() -> None:
+    """A child that was started by then ends, and the lab keeps no descriptor."""
+    before = {*Path("/proc/self/fd").iterdir()}
+    with pytest.raises(ZeroDivisionError), open_lifeline({ENV_LIFELINE: "stdin"}):
+        raise ZeroDivisionError
+    assert {*Path("/proc/self/fd").iterdir()} <= before
+
+
 def test_lifeline_is_open_as_long_as_its_block() -> None:
     before = {*Path("/proc/self/fd").iterdir()}
     with open_lifeline({ENV_LIFELINE: "stdin"}) as stdin:

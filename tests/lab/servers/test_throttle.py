@@ -50,6 +50,22 @@ def test_process_that_is_stopped_goes_on_when_the_throttle_ends(monkeypatch: pyt
     assert run_throttle(monkeypatch, 0.05, 2) == [0.005, STOP, 0.095, GO, 0.005]
 
 
+def test_process_goes_on_after_an_error_while_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C, or one child that this user may not signal: nobody else would wake the process again."""
+    sent: list[int] = []
+
+    def send(pid: int, number: int) -> None:
+        sent.append(number)
+        if number == STOP:
+            raise PermissionError
+
+    monkeypatch.setattr(throttle, "signal_all", send)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(PermissionError):
+        throttle.throttle(7, 0.05)
+    assert sent == [STOP, GO]
+
+
 def test_throttle_ends_with_its_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_throttle(monkeypatch, 0.05, 9, ended=True) == [0.005]
     assert "Throttling" in capsys.readouterr().out
