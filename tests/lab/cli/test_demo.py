@@ -169,6 +169,17 @@ def test_stored_demo_is_printed_again_with_its_exit_code(tmp_path: Path, monkeyp
     assert show(tmp_path).stdout.splitlines()[-1] == f"  {page}"
 
 
+def test_full_disk_changes_no_result(tmp_path: Path) -> None:
+    page = demo_files.write(tmp_path, make_demo(DISTURBED), {"date": "today"})
+    printed = show(tmp_path).stdout
+    page.unlink()
+    page.mkdir()  # it cannot be replaced by a file
+    done = show(tmp_path)
+    assert done.exit_code == 2
+    assert done.stdout == printed[: printed.index("The page, with the reason")]
+    assert done.stderr.startswith(f"lab: not stored: {page.parent}: cannot be written")
+
+
 def test_demo_without_a_measurement_has_no_table(tmp_path: Path) -> None:
     demo_files.write(tmp_path, make_demo(missing={"prefork": "it fails"}), {"date": "today"})
     done = show(tmp_path)

@@ -125,6 +125,17 @@ def test_page_is_opened_only_if_asked(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert read_recordings(page.with_name("recordings.json")) == read_recordings(STORED)
 
 
+def test_full_disk_changes_no_result(tmp_path: Path) -> None:
+    answered = read_recordings(STORED)
+    write_recordings(tmp_path / "x.json", [*answered, replace(answered[0], has_ended=True)])
+    (tmp_path / "xray").touch()  # no folder can be made there
+    for shown, code in ((STORED, 0), (tmp_path / "x.json", 1)):
+        done = CliRunner().invoke(cli, ["xray", "--show", str(shown), "--out", str(tmp_path)])
+        assert done.exit_code == code
+        assert "The page" not in done.stdout
+        assert re.fullmatch(r"lab: not stored: .*xray.*\n", done.stderr)
+
+
 class OneByOne(UnusedBackend):
     """A lab that notes what it is asked to do; one of its models cannot be started."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from lab.cli.context import Lab
 from lab.clients.soak_traffic import Go, ModelCounts, Rest, Resting, TrafficCounts
 from lab.experiments import soak
 from lab.experiments.soak import COUNTS, MEGABYTE, Clients, Reading, SoakResult, _read, judge, read_settled
+from lab.experiments.store import Run, StoreError
 from lab.metrics.sample import Meter, Sample
 from lab.metrics.trend import Slope, Trend
 from lab.servers.backend import Backend
@@ -388,6 +389,22 @@ def test_command_exits_with_the_code_of_its_results(
     assert capsys.readouterr().out.splitlines() == printed.splitlines()[:-1]
     assert command("--show", "latest", "--json") == code
     assert [item["model"] for item in json.loads(capsys.readouterr().out)] == [OTHER, MODEL]
+
+
+def test_full_disk_changes_no_result(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A soak takes hours: its table is printed, and its exit code is that of the table."""
+
+    def keep(*_: object) -> NoReturn:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Run, "keep", keep)
+    assert command(MODEL, "--duration=9s", "--every=1s", "--limit=0.001") == 1
+    printed, err = capsys.readouterr()
+    assert printed.startswith(f"{MODEL}\t")
+    assert "stored in" not in printed
+    assert err.endswith("lab: not stored: the disk is full\n")
 
 
 def test_json_is_the_only_output_and_running_models_stay_up(

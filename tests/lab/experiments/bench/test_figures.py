@@ -525,6 +525,16 @@ def test_page_of_a_comparison_is_in_the_folder_of_the_later_run(store: Store, tm
     assert [*before.run.folder.glob("compare-*")] == []
 
 
+def test_full_disk_changes_no_result(store: Store, tmp_path: Path) -> None:
+    before, after = store(BASE), store(change(BASE, cpu=1.5))
+    words = [str(before.run.folder), str(after.run.folder), "--out", str(tmp_path)]
+    (after.run.folder / f"compare-{before.run.started}.html").mkdir()  # it cannot be replaced by a file
+    done = CliRunner().invoke(compare, words)
+    assert done.exit_code == 1
+    assert done.stdout.endswith("1 worse by more than 10%\n")
+    assert done.stderr.startswith(f"lab: not stored: {after.run.folder}: cannot be written")
+
+
 def test_compare_finds_runs_by_their_time_in_the_results_folder(store: Store, tmp_path: Path) -> None:
     before, after = store(BASE), store(change(BASE, cpu=1.5))
     done = CliRunner().invoke(compare, [before.run.folder.name, after.run.folder.name, "--out", str(tmp_path)])
