@@ -76,7 +76,7 @@ class WindowCounter:
         seconds = self._engine.flush() - self._started
         before, after = self._throttled, read_throttled()
         throttled = None if before is None or after is None else after - before
-        if self._pulse and self._beating:
+        if self._pulse:
             self._pulse.beat()
             self._beating.kill(block=False)
         tallies = RECORDER.tallies()

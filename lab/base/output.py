@@ -100,7 +100,7 @@ class Sink(io.RawIOBase):
 def _open(number: int, known: TextIO | None, *, instead: int | None) -> TextIO:
     """Open such a stream with the encoding of the stream that it replaces, which is None if it was closed."""
     # PYTHONIOENCODING=ENCODING:ERRORS is the user's choice.
-    is_chosen = known is not None and ":" in os.environ.get("PYTHONIOENCODING", "")
+    is_chosen = ":" in os.environ.get("PYTHONIOENCODING", "")
     return io.TextIOWrapper(
         io.BufferedWriter(Sink(number, instead)),
         encoding=known.encoding if known else "utf-8",
