@@ -129,6 +129,42 @@ def test_other_exceptions_and_those_of_a_child_are_shown(monkeypatch: pytest.Mon
     assert shown == [mistake, dropped]
 
 
+def test_dropped_interrupt_that_cannot_be_sent_again_leaves_the_next_signal_its_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No thread can be started; it would not keep the process from ending either."""
+    made = []
+
+    class Timer(threading.Timer):
+        def start(self) -> None:
+            made.append(self)
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    interrupts.install()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(RuntimeError):
+        sys.unraisablehook(SimpleNamespace(exc_type=KeyboardInterrupt))
+    assert [timer.daemon for timer in made] == [True]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    assert not interrupts.take_dropped()
+
+
+def test_clean_up_goes_on_if_its_line_cannot_be_printed() -> None:
+    interrupts.install()
+    before = os.dup(2)
+    try:
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            os.dup2(full.fileno(), 2)
+        with interrupts.uninterrupted("x", "y"):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 def test_clean_up_is_finished_and_each_signal_prints_a_line(capfd: Capture) -> None:
     interrupts.install()
     done = []

@@ -155,6 +155,8 @@ def test_output_is_dropped_if_no_stream_accepts_it() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         assert output.Sink(full.fileno(), full.fileno()).write(b"first") == 5
         assert output.Sink(full.fileno(), None).write(b"first") == 5
+        with Path("/dev/full").open("wb", buffering=0) as other:
+            assert output.Sink(full.fileno(), other.fileno()).write(b"first") == 5
 
 
 def test_non_blocking_pipe_gets_all_output() -> None:
