@@ -180,16 +180,17 @@ def test_first_address_that_accepts_gets_all_clients(monkeypatch: pytest.MonkeyP
     with closed_port() as port, served(lambda link: link.recv(1)) as address:
         open_port = Address.parse(address).port
         assert open_port is not None
-        places = [(socket.AF_INET, ("127.0.0.1", number)) for number in (port, open_port, open_port)]
+        missing = (255, ("", 0))  # a family that no kernel supports
+        places = [missing, *((socket.AF_INET, ("127.0.0.1", number)) for number in (port, open_port, open_port))]
         monkeypatch.setattr(slow_clients, "find_addresses", lambda *_: places)
         links = connect_all(Address.parse("tcp://many:7"), 2)
-        assert [place for place, _ in tried] == places[:2]
-        assert links is tried[1][1]
+        assert [place for place, _ in tried] == places[:3]
+        assert links is tried[2][1]
         assert [link.getpeername()[1] for link in links] == [open_port] * 2
-        assert [link.fileno() for link in tried[0][1]] == [-1, -1]
+        assert [[link.fileno() for link in opened] for _, opened in tried[:2]] == [[], [-1, -1]]
         for link in links:
             link.close()
-    assert remembered == [("many", 7, socket.SOCK_STREAM, places[1])]
+    assert remembered == [("many", 7, socket.SOCK_STREAM, places[2])]
 
 
 @pytest.mark.parametrize(("soft", "hard", "wanted"), [(99, 4096, (164, 4096)), (99, 120, (120, 120)), (164, 999, None)])

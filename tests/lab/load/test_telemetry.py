@@ -134,6 +134,10 @@ def test_reader_that_hangs_is_waited_for_as_long_as_two_readings(monkeypatch):
     with send_telemetry(Metered(Meter), ["a"], generator):
         pass
     assert joined == [0.02]
+    # The same if the load fails, or somebody ends it.
+    with pytest.raises(ZeroDivisionError), send_telemetry(Metered(Meter), ["a"], generator):
+        raise ZeroDivisionError
+    assert joined == [0.02] * 2
 
 
 def test_telemetry_ends_when_the_generator_has_ended(monkeypatch):

@@ -1,13 +1,14 @@
 """`lab check`: how it runs the suite, and how it reads the results."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -191,6 +192,10 @@ def test_models_in_containers_are_checked_from_inside_the_network(capsys: pytest
     assert arguments == [*ALONE, "--network"]
     assert targets["peer_redis"][1] is True
     assert capsys.readouterr().err == ""
+    # What runs only in a container is not therefore held to less.
+    backend = Fake("threads_nogil", name="docker")
+    check_models(backend, ["threads_nogil"], progress=False)
+    assert backend.asked[0][1]["threads_nogil"][1] is False
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -331,6 +336,24 @@ def test_check_that_is_stopped_can_end_its_own_processes(
     assert str(found.value) == said
     assert (folder / "ended").read_text() == "ended\n"
     assert asked == [240, 10]
+
+
+def test_check_that_does_not_end_by_sigterm_is_killed(
+    run_stub: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_stub("")
+    run_stub(f"cd {folder}; trap '' TERM; echo >ready; exec sleep 20")
+    stopped: list[subprocess.Popen[str]] = []
+
+    def stop(process: "subprocess.Popen[str]", timeout: float) -> NoReturn:
+        stopped.append(process)
+        wait_until((folder / "ready").exists)
+        raise subprocess.TimeoutExpired("lab", timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", stop)
+    with pytest.raises(LabError, match="took longer than 240 s and was stopped"):
+        check_in_subprocess(Here(), ["prefork"])
+    assert [process.returncode for process in stopped] == [-signal.SIGKILL] * 2
 
 
 def test_target_without_tests_is_refused() -> None:
