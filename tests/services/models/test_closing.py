@@ -40,6 +40,13 @@ def test_reading_stops_though_no_descriptor_is_left() -> None:
         assert ours.recv(100) == b""
 
 
+def test_descriptor_of_a_client_that_is_gone_stays_its_owners() -> None:
+    """The kernel refuses to end the reading of what is not connected; the next client would get the same number."""
+    with socket.socket() as gone:
+        stop_reading(gone.fileno(), Connection("command"))
+        assert gone.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+
+
 def test_stop_leaves_datagram_sockets_open_and_forgets_a_shortage() -> None:
     """Datagram sockets still carry replies. Nothing is accepted any more, so no line says that the shortage is over."""
     wanted = parse_listens(["echo=tcp://127.0.0.1:0", "echo=udp://127.0.0.1:0"], "m")

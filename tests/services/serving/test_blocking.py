@@ -58,7 +58,10 @@ def test_conversations_have_the_grace_period_and_are_then_cut_off(
     with ours, theirs:
         conversations.begin()
         connection = Noted()
-        conversations._streams[ours] = cast(Any, connection)
+        # One whose thread is about to forget it is passed over.
+        gone = socket.socket()
+        gone.close()
+        conversations._streams = {gone: cast(Any, Noted()), ours: cast(Any, connection)}
         assert conversations.drain(2.5) is ends
         assert (waited, connection.arrived is not None, conversations._draining) == ([2.5], True, True)
         # One that sleeps is woken, and one that sends is broken off.
@@ -169,6 +172,72 @@ def test_drain_waits_for_the_last_conversation() -> None:
         assert conversations.drain(300.0)
         thread.join()
     assert not conversations._cut.is_set()
+
+
+class Locked(dict[Any, Any]):
+    """A table that changes only while a lock is held."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def __setitem__(self, key: object, value: object) -> None:
+        assert self._lock.locked()
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: object) -> None:
+        assert self._lock.locked()
+        super().__delitem__(key)
+
+
+class Counted(int):
+    """A number that changes only while a lock is held."""
+
+    lock: Any
+
+    def __add__(self, other: int) -> "Counted":
+        assert self.lock.locked()
+        return Counted(int(self) + other)
+
+    def __sub__(self, other: int) -> "Counted":
+        return self + -other
+
+
+def test_drain_sees_no_half_of_a_change(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through the table of streams, and waits for the count to be zero, while threads come and go."""
+    conversations = Conversations()
+    monkeypatch.setattr(Counted, "lock", conversations._lock, raising=False)
+    conversations._streams, conversations._count = Locked(conversations._lock), Counted(0)
+    with (
+        open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(), str) as (listener,),
+        socket.create_connection(listener.socket.getsockname(), 20) as client,
+    ):
+        client.shutdown(socket.SHUT_WR)
+        hold = conversations.take(listener, stop)
+        assert hold is not None
+        assert len(conversations) == 1
+        hold()
+        assert client.recv(1) == b""
+    assert len(conversations) == 0
+
+
+def test_conversation_that_fails_is_not_counted_any_more(stop: StopSignal) -> None:
+    """The server would wait for it in a drain, and be full for ever after some."""
+
+    def fail(*_: object) -> None:
+        assert conversations._streams
+        raise OSError("no buffer space")
+
+    conversations = Conversations(fail)
+    with (
+        open_listeners(parse_listens(["echo=tcp://127.0.0.1:0"], "m"), Limits(), str) as (listener,),
+        socket.create_connection(listener.socket.getsockname(), 20) as client,
+    ):
+        hold = conversations.take(listener, stop)
+        assert hold is not None
+        with pytest.raises(OSError, match="no buffer space"):
+            hold()
+        assert client.recv(1) == b""
+    assert (len(conversations), conversations._streams) == (0, {})
 
 
 @pytest.fixture

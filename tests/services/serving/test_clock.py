@@ -3,8 +3,12 @@
 import random
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 
-from services.serving.clock import CLOCK, show_date
+import pytest
+
+from services.serving import clock
+from services.serving.clock import CLOCK, SystemClock, show_date
 
 
 def test_date_is_that_of_the_standard_library() -> None:
@@ -17,3 +21,18 @@ def test_date_is_now() -> None:
     before = int(time.time())
     date = CLOCK.date()
     assert date in {formatdate(second, usegmt=True).encode() for second in range(before, int(time.time()) + 1)}
+
+
+def test_date_is_formatted_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([5.0, 5.999, 6.0, 6.5])
+    formatted: list[int] = []
+
+    def show(second: int) -> str:
+        formatted.append(second)
+        return f"at {second}"
+
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: next(times)))
+    monkeypatch.setattr(clock, "show_date", show)
+    made = SystemClock()
+    assert [made.date() for _ in range(4)] == [b"at 5", b"at 5", b"at 6", b"at 6"]
+    assert formatted == [5, 6]

@@ -157,6 +157,28 @@ def test_client_that_gets_no_thread_is_served_after_a_pause(stop: StopSignal) ->
         assert server.served == [(2, 0.0)]
 
 
+@pytest.mark.parametrize("why", ["the stop", "a shortage"])
+def test_nothing_more_is_accepted_in_the_turn_of(stop: StopSignal, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Clients wait at two sockets, and the first of them finds that."""
+    tried: list[Listener] = []
+
+    def accept(listener: Listener) -> None:
+        tried.append(listener)
+        if why == "the stop":
+            stop.is_set = True
+        else:
+            listener.shortage.pause = 0.001
+
+    monkeypatch.setattr(Listener, "accept", accept)
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0", "discard=tcp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as listeners, ExitStack() as stack:
+        pairs: list[Any] = [(each, Turns(stop, each, most=1)) for each in listeners]
+        for each in listeners:
+            stack.enter_context(socket.create_connection(each.socket.getsockname()))
+        serve_until(stop, pairs)
+    assert len(tried) == 1
+
+
 def test_client_that_goes_away_before_it_is_accepted_is_none(stop: StopSignal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Listener, "accept", lambda self: None)
     wanted = parse_listens(["echo=tcp://127.0.0.1:0"], "m")
