@@ -75,7 +75,7 @@ def _show_cost(found: Measurement, costs: Mapping[str, Estimate], above: Measure
     if cost is None:
         return Cell.of(None, show_us)
     other = costs.get(above.model) if above and above.family == found.family else None
-    ties = above is not None and other is not None and cost.overlaps(other) and cost.repeats > 1
+    ties = other is not None and cost.overlaps(other) and cost.repeats > 1
     note = show_estimate(cost, show_us)
     return Cell(
         cost.middle,

@@ -65,7 +65,7 @@ def draw_growth(findings: Sequence[SoakResult], limit: float) -> Iterator[Chart]
     ]
     if rows:
         # The band reaches to the left end: shrinking is no leak.
-        least = min(0.0, *(row.low for row in rows), *(row.middle for row in rows))
+        least = min(0.0, *(row.low for row in rows))
         yield draw_intervals(
             "growth",
             f"Growth of memory; the band ends at the limit of {limit / MEGABYTE:g} MB per hour",

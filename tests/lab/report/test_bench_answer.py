@@ -15,7 +15,7 @@ from lab.report import bench_page
 from lab.report.bench_answer import Answer, _choose_best, _choose_worst, _explain_worst, find_answer
 from lab.report.bench_charts import draw_answer, draw_details
 from lab.report.bench_export import render_charts
-from lab.report.bench_text import render_markdown
+from lab.report.bench_text import make_answers, render_markdown
 from lab.report.charts.palette import Tone
 from tests.support.chart_reading import read_chart, read_svg
 from tests.support.made_up import MEASUREMENT, vary
@@ -56,17 +56,31 @@ def test_worst_is_the_expensive_one_where_all_are_equally_fast(tmp_path: Path) -
 
 @pytest.mark.parametrize(("rate", "best"), [(5_500, "plain_socket"), (5_499, "thread_pool")])
 def test_lower_bound_below_half_of_the_best_rate_is_not_recommended(tmp_path: Path, rate: int, best: str) -> None:
-    """The best is thread_pool with 10,999 + 1; plain_socket may reach more than its lower bound, and is cheapest."""
+    """The best is thread_pool with 10,999 + 1; plain_socket may reach more than its lower bound, and is cheapest.
+
+    These are the medians: one round was slower by 100, and one faster.
+    """
     rates = {"plain_socket": rate, "thread_pool": 10_999, "asyncio_streams": 9_000}
     findings = read_findings(make_bench_run(tmp_path, rates, replace(PLAN, models=tuple(rates))))
     bound = Verdict(Limit.GENERATOR, "the generator used 99% of its core")
     rows = {
-        key: replace(row, found={number: replace(item, verdict=bound) for number, item in row.found.items()})
-        if key.model == "plain_socket"
-        else row
+        key: replace(
+            row,
+            found={
+                number: vary(
+                    item,
+                    answered=item.answered + 100 * (number - 2),
+                    verdict=bound if key.model == "plain_socket" else item.verdict,
+                )
+                for number, item in row.found.items()
+            },
+        )
         for key, row in findings.rows.items()
     }
-    assert find_answer(replace(findings, rows=rows), "session").best == (best,)
+    varied = replace(findings, rows=rows)
+    assert find_answer(varied, "session").best == (best,)
+    said = [advice.text for advice in make_answers(varied, "session") if advice.kind == "best"]
+    assert said == ["Best: plain_socket (no model is measurably faster or cheaper)."] * (best == "plain_socket")
 
 
 def test_model_with_failures_is_the_worst_and_not_the_best(tmp_path: Path) -> None:
@@ -134,6 +148,9 @@ def test_worst_is_the_slowest_of_those_far_behind() -> None:
     assert choose_worst(make_rows(), "a", half, {}) is None
     assert choose_worst(make_rows(), "a", half | {"b": Estimate(45, 40, 49.9, 3)}, {}) == "b"
     assert choose_worst(make_rows(), "a", {}, {}) is None
+    # By the medians, not by the ends of intervals.
+    uneven = {"a": Estimate(100, 90, 110, 3), "b": Estimate(30, 10, 40, 3), "c": Estimate(20, 18, 22, 3)}
+    assert choose_worst(make_rows(), "a", uneven, {}) == "c"
 
 
 def test_worst_is_the_most_expensive_if_none_is_far_behind() -> None:
@@ -142,6 +159,11 @@ def test_worst_is_the_most_expensive_if_none_is_far_behind() -> None:
     assert choose_worst(make_rows(), "a", rates, make_estimates(10, 15, 12, 14)) == "b"
     # Less than half as much again is no reason, nor is a tie with the least.
     assert choose_worst(make_rows(), "a", rates, make_estimates(10, 14, 11, 12)) is None
+    # By the medians, not by the ends of intervals.
+    uneven = {"a": Estimate(10, 9, 11, 3), "b": Estimate(30, 28, 32, 3), "c": Estimate(31, 20, 40, 3)}
+    assert choose_worst(make_rows(), "a", rates, uneven) == "c"
+    assert choose_worst(make_rows(), "a", rates, {"a": uneven["a"], "b": Estimate(15, 13, 17, 3)}) == "b"
+    assert choose_worst(make_rows(), "a", rates, {"a": Estimate(10, 5, 11, 3), "b": Estimate(14, 13, 15, 3)}) is None
     wide = {"a": Estimate(10, 5, 30, 3), "b": Estimate(20, 5, 30, 3)}
     assert choose_worst(make_rows(), "a", rates, wide) is None
     # c and d have no known cost; and nothing is a multiple of 0.

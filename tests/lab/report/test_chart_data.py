@@ -201,12 +201,18 @@ def test_latencies_are_those_of_the_best_mode_that_was_measured(
 
 
 def test_costs_against_tails_are_those_at_the_fixed_rate(drawn: Drawn, tmp_path: Path) -> None:
-    run = make_bench_run(tmp_path, {}, replace(PLAN, modes=("closed", "fixed")))
-    for mode, cost in (("closed", 70.0), ("fixed", 40.0)):
-        found = vary(MEASUREMENT, model="prefork", server_cpu_us=cost)
-        run.keep(f"round-1/session/prefork/{mode}", {"measurement": found.as_json()})
-    bench_charts.draw_details(read_findings(run), "session", ANSWER)
+    """Each the median of three rounds."""
+    run = make_bench_run(tmp_path, {}, replace(PLAN, modes=("closed", "fixed"), rounds=3))
+    for number, (tail, costs) in enumerate(((800.0, (70.0, 30.0)), (900.0, (75.0, 40.0)), (1200.0, (80.0, 60.0))), 1):
+        for mode, cost in zip(("closed", "fixed"), costs, strict=True):
+            histogram = ((100.0, 900), (tail, 100))
+            found = vary(MEASUREMENT, model="prefork", server_cpu_us=cost, histogram=histogram)
+            run.keep(f"round-{number}/session/prefork/{mode}", {"measurement": found.as_json()})
+    findings = read_findings(run)
+    bench_charts.draw_details(findings, "session", ANSWER)
     assert [(point.x, point.y) for point in drawn.data["session-cost"]] == [(40.0, 900.0)]
+    bench_charts.draw_answer(findings, "session", ANSWER)
+    assert [(row.low, row.middle, row.high) for row in drawn.data["session-cpu"]] == [(30.0, 40.0, 60.0)]
 
 
 def test_changes_of_costs_are_those_of_both_modes_and_of_the_rate_those_at_full_speed(
@@ -241,6 +247,8 @@ def test_rate_is_on_an_axis_from_zero_however_much_it_rises(drawn: Drawn, tmp_pa
         [(4, 100.0), (16, 10_000.0), (64, 10_000.0)],
         [(4, 100.0)],
     ]
+    # The ring is where more connections gain nothing, and not at the last level.
+    assert [line.marked for line in drawn.data["session-saturation-rate"]] == [(16,), (4,)]
     assert drawn.options["session-saturation-rate"]["across"].high == 64
     prefork, thread_pool = drawn.data["session-memory"]
     assert (prefork.tip, thread_pool.tip) == (
@@ -352,7 +360,12 @@ def test_noise_of_a_comparison_is_that_of_the_noisier_run(drawn: Drawn, make_fin
 def test_figure_that_one_run_lacks_is_not_compared(drawn: Drawn, make_findings: Callable[..., Findings]) -> None:
     before, after = make_findings(40.0, "before"), make_findings(40.0, "after")
     rows = {key: replace(row, found={}) if key.model == "thread_pool" else row for key, row in after.rows.items()}
-    compare_page.draw_changes(before, replace(after, rows=rows))
+    lacking = replace(after, rows=rows)
+    for pair in ((before, lacking), (lacking, before)):
+        compare_page.draw_changes(*pair)
+        assert {row.name for row in drawn.data["cpu"]} == {"prefork"}
+    known = {key: row for key, row in after.rows.items() if key.model != "thread_pool"}
+    compare_page.draw_changes(before, replace(after, rows=known))
     assert {row.name for row in drawn.data["cpu"]} == {"prefork"}
 
 
@@ -426,7 +439,7 @@ def test_charts_of_a_load(drawn: Drawn) -> None:
         # It has answered nothing in time, and its time-outs are times.
         make_load("thread_pool", answered=0, histogram=((5e6, 90),), verdict=Verdict(Limit.FAILED, "no reply")),
     ]
-    costs = {"prefork": Estimate(40.0, 40.0, 40.0, 1), "thread_pool": Estimate(400.0, 400.0, 400.0, 1)}
+    costs = {"prefork": Estimate(40.0, 30.0, 60.0, 3), "thread_pool": Estimate(400.0, 390.0, 400.0, 3)}
     compared = measurement_charts.Comparison(found, costs, {})
     for draw in (compared.draw_latency, compared.draw_costs, compared.draw_course):
         list(draw())
@@ -599,7 +612,7 @@ def test_interval_of_a_growth_is_in_megabytes(drawn: Drawn) -> None:
     found = replace(make_soak("prefork", 30_000.0), memory=Slope(3e6, -1e6, 5e6))
     list(soak_page.draw_growth([found], MEGABYTE))
     (row,) = drawn.data["growth"]
-    assert (row.middle, row.low, row.high) == (3.0, -1.0, 5.0)
+    assert (row.middle, row.low, row.high, row.text) == (3.0, -1.0, 5.0, "+3.00")
     assert row.note == "-1.00 to +5.00 MB/h, grows"
     # Shrinking is no leak: the band reaches to the lowest end.
     assert drawn.options["growth"]["band"] == (-1.0, 1.0)

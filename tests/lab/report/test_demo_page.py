@@ -40,6 +40,9 @@ def read_costs(rows: list[Measurement], costs: Mapping[str, Estimate]) -> list[s
 def test_tie_with_the_row_above_is_marked_within_a_family() -> None:
     assert read_costs(ROWS, COSTS) == ["20.0", "≈ 21.0", "150", "5.00"]
     assert read_costs(ROWS, COSTS | {"asyncio": Estimate(25, 23, 26, 3)}) == ["20.0", "25.0", "150", "5.00"]
+    # A process that costs as much as the loop above it is no tie of its family.
+    assert read_costs(ROWS, COSTS | {"forking": Estimate(22, 19, 23, 3)})[2] == "22.0"
+    assert _make_row(ROWS[0], COSTS, None, None, ())["CPU µs/req"].value == 20
     # A single measurement cannot say whether it ties.
     twice, once = (read_costs(ROWS, {name: replace(cost, repeats=n) for name, cost in COSTS.items()}) for n in (2, 1))
     assert (twice[1], once[1]) == ("≈ 21.0", "21.0")
@@ -54,6 +57,10 @@ def test_tones_show_the_least_with_its_ties_and_the_most_of_our_models() -> None
     assert tones == {"uvloop": Tone.BLUE, "asyncio": Tone.BLUE, "forking": Tone.ORANGE, "redis": Tone.GREY}
     assert set(choose_tones(ROWS[:2]).values()) == {Tone.BLUE}
     assert set(choose_tones(ROWS[:1]).values()) == {Tone.GREY}
+    # The least is that of the lowest median: c ties with the lowest end of a, but not with b.
+    costs = (Estimate(20, 10, 30, 3), Estimate(15, 14, 21, 3), Estimate(25, 24, 26, 3))
+    uneven = dict(zip(FAMILIES, costs, strict=False))
+    assert list(choose_tones(ROWS[:3], uneven).values()) == [Tone.BLUE, Tone.BLUE, Tone.ORANGE]
     # Single windows that are near each other tie.
     single = {name: Estimate(cost, cost, cost, 1) for name, cost in zip(FAMILIES, (20, 24.9, 25), strict=False)}
     assert list(choose_tones(ROWS[:3], single).values()) == [Tone.BLUE, Tone.BLUE, Tone.ORANGE]
@@ -106,6 +113,10 @@ def test_load_that_no_model_got_is_not_explained() -> None:
     assert "clients" not in said
     assert "is loaded" not in said
     assert describe_load(Demo({})) == ()
+    loads = Demo({}, waits={"a": MEASUREMENT}), Demo({}, http={"a": MEASUREMENT})
+    waits, http = ("\n".join(make_captions(found)) for found in loads)
+    assert ["is another load: 16 clients" in said for said in (waits, http)] == [True, False]
+    assert ["are of a third load: 16 clients" in said for said in (waits, http)] == [False, True]
 
 
 def test_further_load_that_was_disturbed_or_failed_is_explained(tmp_path: Path) -> None:
@@ -150,11 +161,16 @@ def test_page_of_a_stored_demo_has_all_parts_of_it(tmp_path: Path) -> None:
     cells = [[row[name] for name in names] for row in rows if "tests" in row]
     assert cells == [["9", "120", "340", "56"], ["7", "–", "–", "–"]]  # noqa: RUF001
     assert '<li><b class="mono">prefork</b>: it ended</li>' in page
+    # Each picture has its own figures: 40 µs, and 10,000 requests/s.
+    for name, shown in (("cpu", (True, False)), ("rate", (False, True))):
+        (picture,) = re.findall(f'<svg [^>]*aria-labelledby="{name}-title.*?</svg>', page, re.DOTALL)
+        assert ("40.0" in picture, "10.0k" in picture) == shown
+    assert [row["CPU µs/req"] for row in rows if "tests" in row] == ["40", "40"]
 
 
 def test_page_has_no_rank() -> None:
     text = render(
-        Comparison(ROWS, COSTS, COSTS),
+        Comparison(ROWS, COSTS, {name: Estimate(9000, 8000, 9500, 3) for name in COSTS}),
         title="t",
         lead="l",
         captions=[],

@@ -95,6 +95,7 @@ def test_times_are_medians_over_probed_models(run: Run) -> None:
         (0.01, 0.1, 0.2),
         (0.02, 0.4, 0.3),
         (0.06, 0.3, 0.9),
+        (None, None, None),  # nor was this one, of whose few PINGs none was answered
     ]
     scores = [
         score(f"m{number}", "pause", probe_report=replace(SEEN, detect=detect, recover=recover, slowest=slowest))
@@ -106,12 +107,24 @@ def test_times_are_medians_over_probed_models(run: Run) -> None:
     )
     # Late: 10, 20 and 60 ms, of which the median is 20. Slowest: 1, 200, 300 and 900 ms: 250. Back: 0.1, 0.3 and 0.4 s.
     assert row[0] == "pause"
-    assert row[2:] == ["3 of 4 late", "20 ms", "250 ms", "300 ms", "m2 (400 ms)"]
+    assert row[2:] == ["3 of 5 late", "20 ms", "250 ms", "300 ms", "m2 (400 ms)"]
     never = [replace(scores[2], probe_report=replace(SEEN, recover=None)), *scores[:2]]
     ((*_, back, last),) = make_times(Outcome(run, never))
     assert (back, last) == (NOWHERE, "m2: not recovered")
     ((*_, late, slowest, back, last),) = make_times(Outcome(run, scores[:1]))
     assert (late, slowest, back, last) == (NOWHERE, "1 ms", NOWHERE, NOWHERE)
+
+
+def test_recoveries_are_in_the_order_of_their_medians() -> None:
+    """The slowest PINGs: 1, 5 and 6 s under pause, 2, 3 and 4 s under kill."""
+    slowest = {"pause": (1.0, 5.0, 6.0), "kill": (2.0, 3.0, 4.0)}
+    scores = [
+        score(f"m{number}", fault, probe_report=replace(SEEN, slowest=seconds, recover=None))
+        for fault, times in slowest.items()
+        for number, seconds in enumerate(times)
+    ]
+    (found,) = list_recoveries(scores, ["pause", "kill"])
+    assert [(row.name, row.low, row.middle) for row in found.rows] == [("kill", 2.0, 3.0), ("pause", 1.0, 5.0)]
 
 
 def test_faults_are_in_registry_order_and_models_in_run_order(run: Run) -> None:

@@ -12,8 +12,9 @@ from lab.experiments.bench.baseline import Baseline
 from lab.experiments.bench.findings import Findings, read_findings
 from lab.experiments.soak import MEGABYTE, SoakResult
 from lab.experiments.store import Run
-from lab.metrics.trend import Trend
+from lab.metrics.trend import Slope, Trend
 from lab.report import load_page
+from lab.report.cells import Cell
 from lab.report.compare_page import draw_baseline, draw_changes
 from lab.report.load_page import make_row
 from lab.report.measurement_charts import Comparison
@@ -166,6 +167,8 @@ def test_row_of_a_soak_has_its_growth_and_the_counts_of_its_ends(tmp_path: Path)
         "zombies": (2, "– → 2"),  # noqa: RUF001
         "requests": (1234, "1,234"),
     }
+    # The median, not an end of its interval.
+    assert _make_row(replace(found, memory=Slope(3e6, -1e6, 5e6)))["memory, MB/h"] == Cell(3.0, "+3.00")
     unread = replace(found, memory=None, readings=tuple(replace(each, zombies=None) for each in readings))
     row = _make_row(unread)
     assert [(row[name].value, row[name].text) for name in ("memory, MB/h", "zombies")] == [(None, "–")] * 2  # noqa: RUF001
