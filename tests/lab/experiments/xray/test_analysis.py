@@ -280,6 +280,8 @@ def test_switches_of_a_recording_without_them_are_not_known(tmp_path: Path) -> N
     assert found == recording
     (lane,) = [lane for lane in Analysis(found).lanes if not lane.is_client]
     assert (lane.switched, lane.switches) == (None, ())
+    known = replace(recording, threads=(replace(recording.threads[0], switches=make_switches((0.0, 1.0, 3))),))
+    assert [lane.switches for lane in Analysis(known).lanes] == [(), (), (), make_switches((0.0, 1.0, 3))]
 
 
 @pytest.mark.parametrize(
@@ -288,6 +290,7 @@ def test_switches_of_a_recording_without_them_are_not_known(tmp_path: Path) -> N
         ("nonsense", "x.json is not a recording of `lab xray`"),
         ("{}", "x.json is not a recording of `lab xray`"),
         ("[{}]", "x.json is not a recording of `lab xray`"),
+        ("[5]", "x.json is not a recording of `lab xray`"),
         ('[{"version": 0, "clients": []}]', "x.json is a recording of version 0, and this lab reads version 1"),
         ('[{"version": 1, "clients": []}]', "x.json is a damaged recording: KeyError"),
     ],

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lab.experiments.xray.analysis import Analysis, Lane, State, is_orderly
-from lab.experiments.xray.recording import Thread
+from lab.experiments.xray.recording import Process, Thread
 from services.protocol.trace import Kind, Note
 from tests.support.made_up_xray import (
     LOOP,
@@ -146,7 +146,8 @@ def test_threads_are_in_the_order_of_their_first_notes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "is_shown"), [("eee", False), ("Reee", False), ("eRee", True), ("eeR", True), ("fff", False)]
+    ("states", "is_shown"),
+    [("eee", False), ("Reee", False), ("RRee", False), ("eRee", True), ("eeR", True), ("fff", False)],
 )
 def test_thread_without_a_note_is_shown_if_it_has_run(states: str, is_shown: bool) -> None:
     """What it was in at the first look does not count: it may have begun long before."""
@@ -227,6 +228,31 @@ def test_wait_for_the_gil_is_one_while_another_thread_computes(begin: float, end
     ]
 
 
+@pytest.mark.parametrize(
+    ("processes", "key"),
+    [
+        # Without a GIL; in another process than the one that computes.
+        ([make_process(1, [OWN["B"], OWN["C"]], has_gil=False)], (1, 2)),
+        ([make_process(7, [OWN["B"]]), make_process(1, ["", OWN["C"]])], (1, 2)),
+    ],
+)
+def test_wait_for_a_lock_while_another_process_or_one_without_a_gil_computes(
+    processes: list[Process], key: tuple[int, int]
+) -> None:
+    kernel = make_kernel((0.0, 6.0, "recvfrom", 0.0), (6.0, 9.0, "futex", 0.0), (9.0, 20.0, "recvfrom", 0.0), tid=2)
+    analysis = Analysis(make_recording(processes, OWN_CLIENTS[1:], kernel))
+    (lane,) = (lane for lane in analysis.lanes if lane.key == key)
+    assert "6-9 LOCK" in show(lane)
+    assert edges(analysis) == []
+
+
+def test_thread_does_not_hold_the_gil_against_itself() -> None:
+    """It computes until 14.2, and waits for a lock until 15."""
+    kernel = make_kernel((0.0, 14.0, "running", 0.0), (14.0, 14.9, "futex", 0.0), (15.0, 20.0, "running", 0.0))
+    spans = show(find(analyse([OWN["B"]], OWN_CLIENTS[1:2], kernel), "thread"))
+    assert [span for span in spans if "LOCK" in span or "GIL" in span] == ["14-14.2 GIL B", "14.2-15 LOCK"]
+
+
 def test_kernel_contradicts_rest() -> None:
     """A loop that is at rest by its notes."""
     segments = [(0.0, 8.0, "epoll_wait", 0.0), (8.0, 9.5, "running", 0.0), (9.5, 30.0, "epoll_wait", 0.0)]
@@ -293,6 +319,23 @@ def test_client_of_another_thread_does_not_make_a_loop_deaf() -> None:
     assert "A" not in [client for client, state, _, _ in holds(analysis) if state is State.SLEEPING]
 
 
+def test_client_that_sends_more_while_a_loop_sleeps_for_it_does_not_make_it_deaf() -> None:
+    lines = """
+        0.5 A OPENED
+        0.6 B OPENED
+        2.1 A RECEIVED 9
+        2.2 A WAIT 20000
+        22.2 A SEND 5
+        22.6 A RECEIVED 9
+        23.0 B RECEIVED 9
+        23.5 B SEND 9
+    """
+    recording = make_recording([make_process(1, [lines])], (("A", 2.0, 22.5), ("B", 22.9, 23.6)))
+    first, last = recording.clients
+    analysis = Analysis(replace(recording, clients=(replace(first, sent=(2 * MS, 4 * MS)), last)))
+    assert "A" not in [client for client, state, _, _ in holds(analysis) if state is State.SLEEPING]
+
+
 @pytest.mark.parametrize(("read", "expected"), [(4.999, []), (5.0, [("A", "B", 4.0, 5.0)])])
 def test_shortest_wait_is_a_millisecond(read: float, expected: list[tuple[str, str, float, float]]) -> None:
     """A computes until B is read; B has sent at 4."""
@@ -329,6 +372,9 @@ def test_thread_of_a_client_is_that_of_its_first_note() -> None:
     later = "2.1 A RECEIVED 9\n2.2 A SEND 5\n"
     process = make_process(1, [lines, later])
     assert Analysis(make_recording([process], (("A", 2.0, 2.5),))).lane_of("A") == (1, 1)
+    # Whatever the numbers of its threads are.
+    process = make_process(1, [later, lines])
+    assert Analysis(make_recording([process], (("A", 2.0, 2.5),))).lane_of("A") == (1, 2)
 
 
 def test_chain_is_in_the_order_of_the_clients() -> None:
@@ -397,7 +443,12 @@ def test_scene_is_orderly_if_each_client_sends_before_the_reply_to_the_one_befor
     answered: float | None, orderly: bool
 ) -> None:
     clients = (("A", 2.0, answered), ("B", 4.0, 34.0), ("C", 6.0, 35.0))
-    assert is_orderly(make_recording([make_process(1, [SEQUENTIAL])], clients)) == orderly
+    recording = make_recording([make_process(1, [SEQUENTIAL])], clients)
+    assert is_orderly(recording) == orderly
+    *others, last = recording.clients
+    # None waits for the reply to the last one, which must have sent something.
+    assert is_orderly(replace(recording, clients=(*others, replace(last, answered=None)))) == orderly
+    assert not is_orderly(replace(recording, clients=(*others, replace(last, sent=()))))
 
 
 def test_scene_is_not_orderly_if_one_client_waited_for_a_later_one() -> None:

@@ -34,6 +34,10 @@ def test_client_without_a_reply_is_named_with_its_reason() -> None:
     first, last = recording.clients
     recording = replace(recording, clients=(replace(first, error="connection refused"), last))
     assert explain(Analysis(recording)) == ["C had its reply after 0.5 ms.", "A got no reply: connection refused."]
+    # One that has sent nothing has waited for nothing; and of a server without a recorder nothing is concluded.
+    unsent = replace(last, sent=(), answered=None, error="it could not send")
+    assert explain(Analysis(replace(recording, clients=(first, unsent)))) == ["C got no reply: it could not send."]
+    assert explain(Analysis(make_recording([], (("C", 6.0, 6.5),)))) == []
 
 
 def test_reply_takes_from_the_first_piece_of_its_request() -> None:
@@ -59,6 +63,9 @@ def test_wait_for_a_core_is_none_for_a_client(begin: float, end: float, said: st
     segments = [(0.0, begin, "recvfrom", 0.0), (begin, end, "recvfrom", end - begin), (end, 15.0, "recvfrom", 0.0)]
     recording = make_recording([make_process(1, [OWN["C"]])], C_ALONE, make_kernel(*segments))
     assert explain(Analysis(recording)) == ["C had its reply after 5.5 ms.", *([said] if said else [])]
+    # The same if its reply is lost.
+    lost = replace(recording, clients=(replace(recording.clients[0], answered=None, closed=11_500_000),))
+    assert explain(Analysis(lost)) == ([said] if said else [])
 
 
 def test_thread_that_served_a_client_counts_more_than_the_gil() -> None:
