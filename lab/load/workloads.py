@@ -316,7 +316,7 @@ def make_exchange(workload: Workload, transport: Transport, payload: int | None 
             raise ValueError(f"a payload of {payload} bytes does not fit into a datagram: at most {DATAGRAM_SIZE}")
         if payload < NUMBER_SIZE:
             raise ValueError(f"a payload of {payload} bytes has no room for its number: at least {NUMBER_SIZE}")
-        if exchange.depth > 1 and payload * exchange.depth > _BURST_BYTES:
+        if payload * exchange.depth > _BURST_BYTES:
             most = _BURST_BYTES // exchange.depth
             raise ValueError(f"{exchange.depth} datagrams of {payload} bytes at once overflow a socket: at most {most}")
     return replace(_SIZED[workload.name](payload), depth=exchange.depth)

@@ -48,7 +48,7 @@ def test_rows_are_in_families_with_the_least_cpu_first() -> None:
         "asyncio_streams": (40, 44, 30),
         "thread_pool": (None, None, None),
         "uvloop_streams": (20, 21, 60),
-        "trio_nursery": (50, 50, 50),
+        "trio_nursery": (10, 50, 50),
         "socketserver_threading": (30, 30, 30),
     }
     rows = [row.model for row in order_rows(make_demo(costs))]
@@ -108,6 +108,8 @@ class FakeLab(UnusedBackend):
     steps: list[str] = field(default_factory=list)
     loads: list[Preset] = field(default_factory=list)
     broken: tuple[str, ...] = ()
+    broken_by: str = ""
+    pinning: Pinning | None = PINNING
 
     def up(self, models: Iterable[str | Model] = (), **_: Any) -> None:
         self.events.append(f"up {' '.join(map(str, models))}")
@@ -125,10 +127,10 @@ class FakeLab(UnusedBackend):
     ) -> Measurement:
         assert backend is self
         assert generator.helpers is self
-        assert pinning is PINNING
+        assert pinning is self.pinning
         self.events.append(f"{load.spec.workload} {model.name}")
         self.loads.append(load)
-        if model.name in self.broken:
+        if model.name in self.broken and self.broken_by in load.spec.workload:
             raise LabError("it ended")
         return vary(MEASUREMENT, model=model.name, answered=len(self.loads))
 
@@ -144,7 +146,7 @@ def run_demo(
     """Run a demo of 6 s; models pass the conformance suite unless `checks` says otherwise; None: it has no result."""
     monkeypatch.setattr(demo, "measure", lab.measure)
     monkeypatch.setattr(demo, "measure_together", lab.measure_together)
-    monkeypatch.setattr(demo, "split_cores", lambda: PINNING)
+    monkeypatch.setattr(demo, "split_cores", lambda: lab.pinning)
     found_by_suite = {name: check for name, check in (dict.fromkeys(models, SOUND) | checks).items() if check}
     monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, names: found_by_suite)
     chosen = [CATALOGUE[name] for name in models]
@@ -211,6 +213,17 @@ def test_demo_measures_no_model_that_fails_the_conformance_suite_or_has_ended(mo
     assert found.missing["prefork"] == "it ended"
     assert found.missing["peer_nginx"] == "no workload for it: it has none of the services command, echo"
     assert [row.model for row in found.measurements] == ["thread_pool"]
+    # Nor one that ends in the last load; the others have theirs.
+    lab = FakeLab(broken=("prefork",), broken_by="http")
+    found = run_demo(monkeypatch, lab, ["plain_socket", "prefork", "thread_pool"])
+    assert (found.missing, list(found.http)) == ({"prefork": "it ended"}, ["plain_socket", "thread_pool"])
+    assert [row.model for row in found.measurements] == ["plain_socket", "thread_pool"]
+
+
+def test_demo_on_one_core_pins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab(pinning=None)
+    run_demo(monkeypatch, lab, ["prefork"])
+    assert not [text for text in [*lab.steps, *lab.events] if text.startswith(("cores", "pin"))]
 
 
 def test_model_that_the_conformance_suite_has_not_tested_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +247,10 @@ def test_model_held_only_to_standards_is_not_asked_to_sleep(monkeypatch: pytest.
     assert (CATALOGUE["peer_redis"].rfc_only, "command" in CATALOGUE["peer_redis"].services) == (True, True)
     run_demo(monkeypatch, lab, ["peer_redis"])
     assert lab.events == ["up peer_redis", "pin peer_redis (1,)", *["session peer_redis"] * 3]
+    # One that runs only in a container can sleep as well as any.
+    lab = FakeLab()
+    run_demo(monkeypatch, lab, ["threads_nogil", "peer_socat"])
+    assert lab.events[1] == "sleep_20ms threads_nogil"
 
 
 def test_model_that_is_loaded_is_on_the_line_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:

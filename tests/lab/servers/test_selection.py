@@ -36,6 +36,13 @@ def test_models_that_run_only_in_containers_are_left_out_with_a_line(capsys: pyt
     assert list_names(make_lab(), profiles=("costly",)) == ["plain", "forking", "expensive"]
 
 
+def test_nothing_is_said_where_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    lab = make_lab()
+    lab.catalogue = replace(CATALOGUE, models=(PLAIN, FORKING))
+    assert list_names(lab) == ["plain", "forking"]
+    assert capsys.readouterr().err == ""
+
+
 def test_all_models_run_in_containers(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_names(make_lab("docker")) == ["plain", "forking", "contained"]
     assert capsys.readouterr().err == ""

@@ -102,6 +102,8 @@ def test_figures_are_sent_once(page: Page) -> None:
     assert (answer["state"], answer["offered"], answer["workloads"]) == ("running", ["pause", "kill"], ["ping", "burn"])
     chosen = {"workload": "ping", "transport": "tcp", "loop": "closed", "models": ["prefork"]}
     assert answer["options"] == {**chosen, "users": 4, "spawn_rate": 1}
+    page.options.spawn_rate = 7
+    assert json.loads(page.client.get("/lab/live.json").data)["options"]["spawn_rate"] == 7
     assert len(json.loads(page.client.get("/lab/live.json?after=1").data)["samples"]) == 1
     for wrong in ("x", "9" * 5000):
         refused = page.client.get(f"/lab/live.json?after={wrong}")
