@@ -261,4 +261,7 @@ def test_run_without_declarations_has_no_theory(bench, make_plan) -> None:
     plan = make_plan()
     run = bench.begin(plan)
     bench.measure(run, plan)
-    assert {line.cells["theory"].text for line in make_lines(read_findings(run), "session")} == {"–"}  # noqa: RUF001
+    found = read_findings(run)
+    assert {line.cells["theory"].text for line in make_lines(found, "session")} == {"–"}  # noqa: RUF001
+    rows = [line for line in render_theory(found).splitlines() if line.startswith("| session")]
+    assert {row.rsplit(" | ", 1)[1] for row in rows} == {"– |"}  # noqa: RUF001

@@ -173,6 +173,11 @@ def test_file_of_a_socket_is_replaced_only_if_no_process_listens_there(tmp_path:
     with pytest.raises(ListenError, match="Address already in use"), open_listeners(wanted, Limits(), str):
         pass
     assert path.read_text() == "precious"
+    # Where no socket can be made, the reason is the system's, and not that there is no file to replace.
+    nowhere = parse_listens([f"echo={scheme}:///sys/s"], "m")
+    refused = "not permitted|Permission denied|Read-only file system"
+    with pytest.raises(ListenError, match=refused), open_listeners(nowhere, Limits(), str):
+        pass
 
 
 def test_socket_with_a_full_backlog_is_in_use(tmp_path: Path) -> None:
