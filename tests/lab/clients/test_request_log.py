@@ -1,7 +1,9 @@
 """The request log: each reply is the one that is due, a duplicate, out of order or another connection's."""
 
 import os
+import select
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -201,6 +203,38 @@ def test_end_stops_sending(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (found.sent, found.answered, found.ends) == (8, 8, {"end": 1})
 
 
+def test_nothing_is_sent_behind_the_end_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would count as sent, and lost if the mark came next."""
+    with open_peers(1, monkeypatch) as peers:
+        advance(peers)
+        peers.ends[0].sendall(b"".join(peers.read_requests_of(0)))
+        peers.ends[0].shutdown(socket.SHUT_WR)
+        assert not advance(peers)
+        peers.log.mark()
+        found = peers.log.account()
+        assert (found.sent, found.answered, found.lost, found.ends) == (8, 8, 0, {"end": 1})
+        assert peers.read_requests_of(0) == []
+
+
+def test_reset_connection_can_be_finished() -> None:
+    @dataclass
+    class Linked:
+        socket: socket.socket
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as ours,
+    ):
+        theirs = listener.accept()[0]
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        select.select([ours], [], [])  # the reset has arrived
+        log = RequestLog([cast(BlockingConnection, Linked(ours))], 1)
+        log.end()
+        assert not log.advance(cast(BaseSelector, Selector()))
+        assert log.account().ends == {"broken": 1}
+
+
 def test_reset_connection_is_counted_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_peers(1, monkeypatch) as peers:
         advance(peers)
@@ -338,10 +372,14 @@ def test_begun_waits_for_the_requested_number_of_replies(
     assert commands.said == began
 
 
-def test_connection_in_the_backlog_delays_begun_by_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("served", "begun"), [(1, 1), (0, 0)])
+def test_connection_in_the_backlog_delays_begun_by_one_second(
+    monkeypatch: pytest.MonkeyPatch, served: int, begun: int
+) -> None:
     with open_peers(2, monkeypatch) as peers, Commands() as commands:
         advance(peers)
-        peers.ends[0].sendall(b"".join(peers.read_requests_of(0)))
+        for number in range(served):
+            peers.ends[number].sendall(b"".join(peers.read_requests_of(number)))
         seen: list[tuple[float, int]] = []
         times, step_log = iter([0.5, 1.0, 1.01, 60.1]), peers.log.advance
 
@@ -352,8 +390,8 @@ def test_connection_in_the_backlog_delays_begun_by_one_second(monkeypatch: pytes
 
         monkeypatch.setattr(peers.log, "advance", step)
         run(peers.log, commands.reader, commands.said.append, 60.0)
-    # Said after 1.01 s and not after 1.0 s. The run ends after 60 s with both connections open.
-    assert seen == [(0.0, 0), (0.5, 0), (1.0, 0), (1.01, 1)]
+    # Said after 1.01 s and not after 1.0 s, if any is served. The run ends after 60 s with both connections open.
+    assert seen == [(0.0, 0), (0.5, 0), (1.0, 0), (1.01, begun)]
     assert peers.log.account().ends == {"open": 2}
 
 

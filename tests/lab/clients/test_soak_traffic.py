@@ -257,6 +257,14 @@ def test_one_client_in_seven_is_hostile_and_every_other_one_half_closes(monkeypa
         half_close(link)
 
     monkeypatch.setattr(BlockingConnection, "half_close", count_half_close)
+    received: list[bytes] = []
+    receive_some = BlockingConnection.receive
+
+    def keep_received(link: BlockingConnection) -> bytes:
+        received.append(receive_some(link))
+        return received[-1]
+
+    monkeypatch.setattr(BlockingConnection, "receive", keep_received)
 
     def talk(link: socket.socket) -> None:
         data = receive(link, len(MIX))
@@ -271,6 +279,8 @@ def test_one_client_in_seven_is_hostile_and_every_other_one_half_closes(monkeypa
     wait_until(lambda: len(got) == 14)
     assert sorted(got) == [0, len(b"*2\r\n$4\r\nEC"), *[len(MIX)] * 12]
     assert len(closed) == 6
+    # Each of these has waited for the end of the stream.
+    assert received.count(b"") == 6
 
 
 def test_soak_ends_after_five_failures_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

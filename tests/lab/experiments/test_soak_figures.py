@@ -87,7 +87,7 @@ def test_unserved_client_is_not_flat() -> None:
 
 
 def test_soak_without_a_request_is_not_flat() -> None:
-    found = judge(MODEL, make_readings([1000] * 9), TrafficCounts(), MEGABYTE)
+    found = judge(MODEL, make_readings([1000] * 9), TrafficCounts(3), MEGABYTE)
     assert set(found.growth.values()) == {Trend.FLAT}
     assert (found.is_flat, exit_code([found])) == (False, 2)
     # One request is enough.
@@ -326,6 +326,15 @@ def test_clients_get_the_number_of_workers(backend: SoakBackend, model: str, wor
     soak.run(backend, [model], seconds=1, every=1)
     expected = [word for count in workers for word in ("--workers", model, count)]
     assert backend.done[0] == ("service", "soak", *expected, model)
+
+
+def test_model_without_a_declared_concurrency_has_clients_as_any_other(
+    backend: SoakBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tuple(replace(model, concurrency=None) for model in backend.catalogue.models)
+    monkeypatch.setattr(backend, "catalogue", replace(backend.catalogue, models=models))
+    soak.run(backend, [MODEL], seconds=1, every=1)
+    assert backend.done[0] == ("service", "soak", MODEL)
 
 
 @pytest.fixture

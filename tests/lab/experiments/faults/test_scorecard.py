@@ -550,12 +550,16 @@ def test_model_that_ends_under_slow_clients_has_failed_despite_a_declared_limit(
     assert found.reason == f"it ended with exit code {code}, which this fault does not cause, and was restarted"
 
 
-@pytest.mark.parametrize("code", [None, 1, 0])
-def test_model_that_hangs_has_failed_and_is_restarted(backend: FakeBackend, code: int | None) -> None:
+@pytest.mark.parametrize(
+    ("code", "error"), [(None, NotReadyError), (1, NotReadyError), (0, NotReadyError), (1, LabError), (0, LabError)]
+)
+def test_model_that_hangs_or_ended_has_failed_and_is_restarted(
+    backend: FakeBackend, code: int | None, error: type[LabError]
+) -> None:
     def hang() -> None:
         if code is not None:
             backend.exited[MODEL] = code
-        raise NotReadyError("it runs, but gave no answer")
+        raise error("it runs, but gave no answer")
 
     backend.fails = {"wait_ready": hang}
     found = score_of(backend, "pause")
