@@ -56,7 +56,7 @@ class CgroupMeter:
                 continue
             for name in controllers:
                 folder = root / name / path
-                if name in _CONTROLLERS and folder.exists():
+                if folder.exists():
                     folders[name] = folder
         return cls(folders, unified=unified, proc=proc, first=pid) if "cpuacct" in folders else None
 

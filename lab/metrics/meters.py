@@ -81,7 +81,7 @@ def open_container_meter(container: str) -> Meter:
         pid, container = found["State"]["Pid"], found["Id"]
     except (docker.errors.DockerException, requests.RequestException, KeyError) as error:
         return NoMeter(f"the Docker engine does not describe the container {container}: {error}")
-    if pid and (meter := CgroupMeter.find(pid, container)):
+    if meter := CgroupMeter.find(pid, container):
         client.close()
         return meter
     return StatsMeter(lambda: client.api.stats(container, stream=False, one_shot=True))

@@ -89,8 +89,8 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
     except OSError as error:
         return Owner(unknown=f"{address.host} has no address: {error.strerror}")
     table, state = ("udp", _UNCONNECTED) if address.transport.is_datagram else ("tcp", _LISTEN)
-    # A connected datagram socket receives from its peer only.
-    sockets = [item for item in _read_tables(proc / "self", table) if item.state == state and not item.peer]
+    # A connected datagram socket, which receives from its peer only, has another state.
+    sockets = [item for item in _read_tables(proc / "self", table) if item.state == state]
     elsewhere = []
     # A client tries them in this order.
     for family, _, _, _, where in found:
@@ -180,7 +180,7 @@ def _rank(bound: IPv4Address | IPv6Address, asked: IPv4Address | IPv6Address) ->
     if bound in _WILDCARDS and bound.version == asked.version:
         return 1
     # An IPv6 wildcard socket takes IPv4 as well, unless IPV6_V6ONLY is set, which the kernel does not show.
-    return 2 if bound == IPv6Address(0) and asked.version == 4 else None
+    return 2 if bound == IPv6Address(0) else None
 
 
 def _is_local(family: int, where: Sequence[object]) -> bool:

@@ -159,7 +159,7 @@ def faults(
         report(Outcome(run, scores, seen), as_json=as_json, output=output)
     if preset:
         sys.exit(DID_NOT_HOLD if failed else exit_code_under_load(seen, len(chosen) * len(names)))
-    untried = [model for model in models or [] if model not in {score.model for score in scores}]
+    untried = [model for model in models if model not in {score.model for score in scores}]
     for model in untried:
         say(f"{model}: nothing was tried: {', '.join(names)} does not apply to it")
     sys.exit(exit_code(scores, untried))

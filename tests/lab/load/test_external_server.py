@@ -264,6 +264,17 @@ def test_server_that_is_silent_or_closes_is_named(open_server: Any) -> None:
             target.check(WORKLOADS["http_ping"], Transport.TCP)
 
 
+def test_page_may_end_with_its_connection(open_server: Any) -> None:
+    """RFC 9112, 6.3: a reply without a length."""
+
+    def behave(connection: Any) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nfine")
+
+    with open_server(behave) as (host, port):
+        ExternalServer([f"http=http://{host}:{port}/"]).check(WORKLOADS["http_ping"], Transport.TCP)
+
+
 @pytest.mark.parametrize("workload", ["http_echo_1k", "http_sleep", "http_mixed", "ws_echo"])
 def test_workload_of_this_labs_routes_is_refused_for_a_page(workload: str) -> None:
     target = ExternalServer(["http=http://127.0.0.1:9/health"])

@@ -15,7 +15,7 @@ import requests
 
 from lab.metrics.cgroup import CgroupMeter, read_throttled
 from lab.metrics.meters import StatsMeter, find_container, open_container_meter
-from lab.metrics.process import ProcessMeter, open_process_meter, read_cpu_clock
+from lab.metrics.process import ProcessMeter, count_zombies, open_process_meter, read_cpu_clock
 from lab.metrics.sample import Meter, NoMeter, Sample, Switches, count_descriptors
 
 # Burns until it has used this much CPU (whatever time that takes here), says so, and waits.
@@ -291,6 +291,11 @@ def test_missing_cgroup_files_are_none(tmp_path):
     meter = CgroupMeter.find(42, "abc123", proc=tmp_path / "proc", root=tmp_path / "fs")
     assert meter is not None
     assert meter.read() == Sample(1.5, None, None, None)
+    assert meter.count_descriptors() is None
+    # Part of them, or no number.
+    (tmp_path / "fs" / "abc123" / "memory.stat").write_text("inactive_file 1000\n")
+    (tmp_path / "fs" / "abc123" / "pids.current").write_text("unknown\n")
+    assert meter.read() == Sample(1.5, None, None, None)
 
 
 def test_stats_of_the_engine_are_read():
@@ -402,6 +407,8 @@ class Fake:
         return self._times
 
     def status(self):
+        if self._status is None:
+            raise psutil.NoSuchProcess(self.pid)
         return self._status
 
     def num_threads(self):
@@ -451,6 +458,13 @@ def test_process_sample_covers_the_whole_tree(monkeypatch):
     assert looked == [10, 11, 12, 13]
 
 
+def test_process_that_ends_meanwhile_hides_no_zombie(monkeypatch):
+    statuses = (None, psutil.STATUS_ZOMBIE, None, psutil.STATUS_ZOMBIE)
+    tree = Fake(10, 0.0, 0.0, 1, 1, below=[Fake(11, 0.0, 0.0, 1, 1, status=status) for status in statuses])
+    monkeypatch.setattr(psutil, "Process", lambda pid: tree)
+    assert count_zombies(10) == 2
+
+
 def test_exact_time_is_divided_as_the_ticks_are(monkeypatch):
     # 1:2 and 3:1 by their ticks; the third has none yet.
     tree = Fake(10, 1.0, 2.0, 1, 1, below=[Fake(11, 3.0, 1.0, 1, 1), Fake(12, 0.0, 0.0, 1, 1)], reaped=(0.5, 0.25))
@@ -484,6 +498,8 @@ def test_memory_smaller_than_the_cache_is_zero(tmp_path):
     found = StatsMeter(lambda: stats).read()
     assert (found.memory_bytes, found.peak_bytes) == (0, 900)
     del cache["inactive_file"]
+    assert StatsMeter(lambda: stats).read().memory_bytes is None
+    stats = {"memory_stats": {"stats": {"inactive_file": 1000}}}
     assert StatsMeter(lambda: stats).read().memory_bytes is None
 
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -218,6 +220,31 @@ def test_socket_opened_by_init_is_owned_by_the_service(proc):
     assert _find_in(folder) == Owner(pid=60)
 
 
+def test_first_process_of_a_container_can_be_the_server(proc):
+    folder, hold = proc
+    hold(1, 0, "server")
+    assert _find_in(folder) == Owner(pid=1)
+
+
+def test_process_above_the_lab_is_not_measured(proc):
+    folder, hold = proc
+    hold(60, 1, "server")
+    (folder / str(os.getpid())).mkdir()
+    (folder / str(os.getpid()) / "stat").write_text(f"{os.getpid()} (python) S 60 1 1")
+    assert _find_in(folder).unknown.startswith("the process at tcp://127.0.0.1:9000 (pid 60) started this lab")
+
+
+def test_process_that_changes_meanwhile_is_found(proc, monkeypatch):
+    """A descriptor has been closed, and its command line cannot be read."""
+    folder, hold = proc
+    hold(60, 1, "server")
+    (folder / "60" / "fd" / "2").touch()
+    (folder / "60" / "cmdline").unlink()
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: sorted(listdir(folder)))
+    assert _find_in(folder) == Owner(pid=60)
+
+
 def test_socket_of_another_user_is_unknown(proc):
     folder, hold = proc
     hold(60, 1, "server", inode=78)
@@ -352,9 +379,11 @@ def test_connection_that_a_server_is_about_to_close_is_not_counted(tmp_path, mon
 def test_connections_at_a_path_are_the_fewest_of_ten_looks(monkeypatch):
     """Further clients come and go in between; only what is there at each look lasts."""
     row = socket_owner._UnixSocket("/run/s", "0001", 7, listens=False)
+    # What listens is no connection, nor is a datagram socket, of a server that was there before.
+    others = [replace(row, listens=True), replace(row, kind="0002")]
     counts = [4, 3, 2, 3, 3, 3, 3, 3, 3, 5]
     monkeypatch.setattr(socket_owner, "_PAUSE", 0)
-    monkeypatch.setattr(socket_owner, "_read_unix", lambda process: [row] * counts.pop(0))
+    monkeypatch.setattr(socket_owner, "_read_unix", lambda process: [row] * counts.pop(0) + others)
     assert count_connections([Address.parse("unix:///run/s")]) == 2
     assert counts == []
 
@@ -481,6 +510,27 @@ def test_listener_that_passed_its_socket_on(proc, monkeypatch, inodes, found):
     assert find_owner(Address.parse("unix:///run/echo.sock"), proc=folder) == found
 
 
+def test_listener_that_holds_neither_of_two_sockets_is_not_their_owner(proc, monkeypatch):
+    folder, hold = proc
+    for pid, inode in ((60, 76), (61, 77), (62, 78)):
+        hold(pid, 1, "server", inode=inode)
+    rows = [f"0: 00000002 00000000 00010000 0001 01 {inode} /run/echo.sock\n" for inode in (77, 78)]
+    (folder / "self" / "net" / "unix").write_text("Num ...\n" + "".join(rows))
+    monkeypatch.setattr("lab.metrics.socket_owner._ask_listener", lambda path: 60)
+    assert find_owner(Address.parse("unix:///run/echo.sock"), proc=folder).pid is None
+
+
+def test_listener_of_another_pid_namespace_is_unknown(tmp_path, monkeypatch):
+    """The kernel gives 0 for a process that has no number here."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        assert _ask_listener(path) == os.getpid()
+        monkeypatch.setattr(socket_owner, "_UCRED", SimpleNamespace(size=12, unpack=lambda data: (0, 65534, 65534)))
+        assert _ask_listener(path) is None
+
+
 def test_listener_with_a_full_queue_is_not_waited_for(tmp_path):
     path = str(tmp_path / "s")
     clients = []
@@ -500,16 +550,17 @@ def test_listener_with_a_full_queue_is_not_waited_for(tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["-container-ip", "172.17.0.5"], Owner(container="172.17.0.5")),
+        (["docker-proxy", "-container-ip", "172.17.0.5"], Owner(container="172.17.0.5")),
+        (["server", "-container-ip", "172.17.0.5"], Owner(pid=50)),
         (
-            ["-container-ip"],
+            ["docker-proxy", "-container-ip"],
             Owner(unknown="docker-proxy (pid 50) at tcp://127.0.0.1:9000 only forwards to a server"),
         ),
     ],
 )
 def test_docker_proxy_needs_a_container_address(proc, words, found):
     folder, hold = proc
-    hold(50, 1, "docker-proxy", *words)
+    hold(50, 1, *words)
     assert _find_in(folder) == found
 
 
@@ -588,6 +639,8 @@ def test_only_the_loaded_target_has_to_be_reachable():
         echo, discard = WORKLOADS["echo_1k"], WORKLOADS["upload"]
         targets.check(echo, Transport.TCP)
         targets.check(discard, Transport.UDP)
+        # A workload without an exchange, in which nothing could be checked.
+        ExternalServer([f"command=tcp://127.0.0.1:{ports[0]}"]).check(WORKLOADS["think"], Transport.TCP)
         with pytest.raises(LabError, match=f"discard=tcp://127.0.0.1:{ports[1]}"):
             targets.check(discard, Transport.TCP)
 
