@@ -101,6 +101,6 @@ def parse(data: bytes) -> Trace:
 def _parse_notes(data: bytes) -> Iterator[Note]:
     whole = len(data) // NOTE.size * NOTE.size
     for time, thread, rest in NOTE.iter_unpack(data[:whole]):
-        # A process that is killed in the middle leaves a note without its last word, or without its kind.
-        if time and rest >> 48 in _KINDS:
+        # The slot is empty, or the process was killed in the middle: no last word, or one without its kind.
+        if rest >> 48 in _KINDS:
             yield Note(time, thread, Kind(rest >> 48), rest >> 24 & LARGEST, rest & LARGEST)

@@ -19,6 +19,7 @@ GOOD = {
 BAD = {
     "": "does not start with",
     "7": "does not start with",
+    "tcp": "does not start with",
     "127.0.0.1:7": "does not start with",
     "http://localhost:80": "does not start with tcp://, tls://, udp://, unix://, unixgram://",
     "TCP://localhost:7": "does not start with",

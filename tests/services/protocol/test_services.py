@@ -270,6 +270,11 @@ def test_the_end_of_the_stream_ends_the_wait_for_what_had_arrived() -> None:
     assert connection.next_event() is None
     connection.receive_eof()
     assert connection.next_event() == Close()
+    # It may have come before.
+    connection = Connection("command")
+    connection.receive_eof()
+    connection.drain(arrived=1000)
+    assert connection.next_event() == Close()
 
 
 def test_an_endless_service_does_not_wait_for_what_has_arrived() -> None:

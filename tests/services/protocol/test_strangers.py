@@ -107,6 +107,18 @@ def test_client_of_another_protocol_is_told_and_closed(pull: Pull, stream: bytes
     assert answer("command", stream).sent == error
 
 
+def test_client_of_another_protocol_is_told_once(pull: Pull) -> None:
+    """More of its handshake comes before the reply is asked for."""
+    reports: list[str] = []
+    connection = Connection("command", "p", report=reports.append)
+    for data in (b"\x16\x03", b"\x01\x02", b"\x00"):
+        connection.receive_data(data)
+    outcome = pull(connection)
+    assert outcome.closed
+    assert outcome.sent == b"-ERR Protocol error: this is TLS, and this port speaks RESP\r\n"
+    assert len(reports) == 1
+
+
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize(("stream", "expected"), OURS.values(), ids=OURS)
 def test_what_only_looks_like_another_protocol_is_answered(

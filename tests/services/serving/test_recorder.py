@@ -247,11 +247,20 @@ def test_connection_behind_tls_is_recorded_as_what_the_client_asked_for(recorder
     ]
 
 
+def test_notes_are_in_the_order_of_their_times() -> None:
+    """Of the same time, in that of their slots: the second thread was first, and the slots began again."""
+    words = [(30, 1, Kind.SEND), (10, 2, Kind.RECEIVED), (20, 1, Kind.COMPUTE), (20, 0, Kind.DIGEST)]
+    slots = b"".join(NOTE.pack(when, thread, kind << 48) for when, thread, kind in words)
+    notes = parse(pack_header(7, 4, has_gil=False) + slots).notes
+    assert [(note.time, note.thread, note.kind) for note in notes] == [words[number] for number in (1, 2, 3, 0)]
+
+
 def test_file_of_another_kind_or_version_is_refused() -> None:
     with pytest.raises(TraceError, match="not a recording"):
         parse(b"nothing")
-    with pytest.raises(TraceError, match="not a recording"):
-        parse(bytes(HEADER.size))
+    for data in (bytes(HEADER.size), pack_header(1, 0, has_gil=True)[:-1]):
+        with pytest.raises(TraceError, match="not a recording"):
+            parse(data)
     header = bytearray(pack_header(1, 0, has_gil=True))
     header[8] = 9
     with pytest.raises(TraceError, match="version 9, and this lab reads version 1"):
