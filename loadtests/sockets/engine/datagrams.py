@@ -43,7 +43,7 @@ class DatagramConnection(ExchangeConnection):
         super().close()
 
     def send_request(self, now: float) -> None:
-        if self.group.codec is None and self.group.exchange.numbered:
+        if self.group.exchange.numbered:
             self.received = 0
             self._send_numbered(now)
         else:
@@ -122,7 +122,7 @@ class DatagramConnection(ExchangeConnection):
             del self.awaiting[number]
             tally.reordered += number < self.highest
             self.highest = max(self.highest, number)
-            if not self.awaiting and self.busy:
+            if not self.awaiting:
                 self.answer(now)
         elif number in self.lost:
             self.lost.discard(number)

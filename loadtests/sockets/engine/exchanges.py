@@ -252,10 +252,10 @@ class ExchangeConnection(Connection):
     def _receive_stream(self, expected: bytes, data: bytes, now: float) -> None:
         exchange = self.group.exchange
         begin, left = self.received, len(expected) - self.received
-        if exchange.endless and len(data) > left:
+        if exchange.endless:
             data = data[:left]
         if not expected.startswith(data, begin):
-            if len(data) > left and data.startswith(expected[begin:]):
+            if data.startswith(expected[begin:]):
                 self.fail(ExtraReplyError(), now)
             elif exchange.error_prefix and self._is_error_reply(expected, data):
                 self.fail(ErrorReplyError(), now)

@@ -170,6 +170,11 @@ def test_end_of_the_stream_is_no_reply_to_a_request_that_is_not_sent_completely(
     connection.begin(NOW)
     connection.receive(b"", NOW)
     assert tell(connection) == ["away", ["closed without a reply"], 0]
+    connection, _ = make(ExchangeConnection, room=3, codec=make_codec(until_close=True))
+    connection.begin(NOW)
+    for data in (b"yes!", b""):
+        connection.receive(data, NOW)
+    assert tell(connection) == ["away", ["short reply: closed in the middle (4 bytes received)"], 0]
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -243,13 +248,17 @@ def test_each_byte_of_a_reply_is_compared(reply, options, comes, outcome):
         assert narrow.ends == ["closed"]
 
 
-def test_what_comes_between_two_exchanges_is_a_failure():
-    for data, failure in ((b"x", "more than was asked for"), (b"", "closed between two exchanges")):
-        connection, _ = make(ExchangeConnection, pause=9.0)
-        connection.begin(NOW)
-        connection.receive(b"reply", NOW)
+@pytest.mark.parametrize("kind", [ExchangeConnection, HttpConnection])
+def test_what_comes_between_two_exchanges_is_a_failure(kind):
+    framing, reply, raw = RIGHT[kind]
+    for data, failure in ((raw, "more than was asked for"), (b"", "closed between two exchanges")):
+        connection, _ = make(kind, turns=((b"ask", reply),), framing=framing, pause=9.0)
+        # Of HTTP, the second reply is one that is known.
+        for _ in range(2):
+            connection.begin(NOW)
+            connection.receive(raw, NOW)
         connection.receive(data, NOW)
-        assert tell(connection) == ["away", [failure], 1]
+        assert tell(connection) == ["away", [failure], 2]
 
 
 def test_connection_without_a_pause_sends_its_next_turn_at_once():
@@ -261,6 +270,25 @@ def test_connection_without_a_pause_sends_its_next_turn_at_once():
     assert narrow.taken == b"onetwoonetwo"
     # From its first answer on, the loop's hot path serves it.
     assert (tell(connection), connection.quick) == (["waiting", [], 3], True)
+
+
+def test_new_connection_begins_with_the_first_turn():
+    connection, narrow = make(ExchangeConnection, turns=((b"one", b"1"), (b"two", b"22")))
+    connection.begin(NOW)
+    connection.ready(NOW)
+    assert narrow.taken == b"oneone"
+
+
+def test_reply_behind_a_pong_that_cannot_be_sent_is_not_counted():
+    connection, _ = make(WebSocketConnection, framing=Framing.WEBSOCKET, turns=((b"ask", b"\x81\x05reply"),), pause=9.0)
+    connection.begin(NOW)
+
+    def refuse(_):
+        raise BrokenPipeError
+
+    connection.send = refuse
+    connection.receive(b"\x89\x00\x81\x05reply", NOW)
+    assert tell(connection) == ["away", ["connection reset"], 0]
 
 
 def test_pong_goes_behind_the_frame_that_is_being_sent():
@@ -461,7 +489,7 @@ def test_connection_that_has_failed_waits_longer_each_time(monkeypatch):
         return 0.5
 
     monkeypatch.setattr(random, "uniform", choose)
-    connection, _ = make(ExchangeConnection)
+    connection, _ = make(ExchangeConnection, pause=9.0)
     connection.quick = connection.idle = True
     for _ in range(8):
         connection._give_up(RefusedError(), NOW)
@@ -469,6 +497,10 @@ def test_connection_that_has_failed_waits_longer_each_time(monkeypatch):
     assert connection.loop.timers == [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert set(asked) == {(0.5, 1)}
     assert (connection.busy, connection.idle, connection.quick) == (False, False, False)
+    # An answer ends the trouble.
+    connection.answer(NOW)
+    connection._give_up(RefusedError(), NOW)
+    assert connection.loop.timers[8:] == [9.0, 0.025]
 
 
 @pytest.mark.parametrize(
@@ -687,6 +719,12 @@ def test_error_of_a_codec_is_a_failure():
     (failure,) = connection.group.failures
     assert failure.startswith("the codec raised an error")
     assert (narrow.taken, narrow.ends) == (b"", ["closed"])
+    # On a connection that has just been made it does not mean that nobody listens there.
+    connection, _ = make(ExchangeConnection, codec=codec)
+    connection.busy, connection.state = True, states.CONNECTING
+    connection.group.destination.addresses = [(socket.AF_INET, ("127.0.0.1", 1))] * 2
+    connection.ready(NOW)
+    assert (connection.tried, connection.group.failures) == (0, [failure])
     for until_close in (False, True):
         codec = Codec(lambda number: b"ask", fail, until_close=until_close)
         connection, _ = make(ExchangeConnection, codec=codec)
@@ -768,6 +806,7 @@ def test_datagrams_that_do_not_fit_wait_only_where_none_is_lost(url):
     room[0] = 0
     connection.check_time(NOW)
     assert sorted(connection.lost) == [0, 1, 2, 3]
+    assert connection.group.tally.lost == 4
     # The next one has begun: what is left of it is not sent any more, when it times out too.
     if url.startswith("unixgram"):
         assert len(connection.queue) == 4
@@ -837,6 +876,17 @@ def test_reply_that_comes_after_its_timeout_is_late_and_then_a_duplicate():
     assert connection.group.failures == ["datagram lost", "wrong bytes"]
 
 
+def test_reply_that_comes_after_its_timeout_and_before_the_next_request_is_late():
+    turns = ((b"12345678ask", b"12345678reply"),)
+    connection, _ = make(DatagramConnection, url="udp://127.0.0.1:1", turns=turns, numbered=True, pause=9.0)
+    connection.ready(NOW)
+    connection.begin(NOW)
+    connection.check_time(NOW)
+    connection.receive(reply(0)[0], NOW)
+    tally = connection.group.tally
+    assert (tally.lost, tally.reordered, connection.lost, connection.answered) == (1, 1, set(), 0)
+
+
 def test_numbers_begin_again_with_a_connection():
     turns = ((b"12345678ask", b"12345678reply"),)
     connection, _ = make(DatagramConnection, url="udp://127.0.0.1:1", turns=turns, numbered=True, pause=9.0)
@@ -884,6 +934,8 @@ def test_datagram_can_be_a_greeting():
 def test_datagrams_without_a_reply_are_lost_and_connects_are_not():
     connection, _ = make(DatagramConnection, url="udp://127.0.0.1:1", pause=9.0)
     connection.begin(NOW)
+    connection.check_time(NOW)
+    # Once: nothing is due until the next exchange.
     connection.check_time(NOW)
     assert (connection.group.tally.lost, connection.group.failures) == (1, ["datagram lost"])
     for state in ("away", "connecting"):
@@ -978,6 +1030,38 @@ def test_reply_may_end_its_connection(raw, comes, outcome):
     else:
         ((failure,), answered) = tell(connection)[1:]
         assert (failure.partition(" (")[0], answered) == (outcome, 0)
+
+
+def test_end_of_one_reply_is_not_that_of_the_next():
+    """It was read to the end of its connection; the next connection ends without a byte."""
+    connection, narrow = make_http()
+    connection.begin(NOW)
+    connection.receive(b"HTTP/1.1 200 OK\r\n\r\nreply", NOW)
+    connection.receive(b"", NOW)
+    assert tell(connection) == ["away", [], 1]
+    connection.socket, connection.fd = narrow, 7
+    connection.loop.watched.append(7)
+    connection.begin(NOW)
+    connection.receive(b"", NOW)
+    assert tell(connection) == ["away", ["closed without a reply"], 1]
+
+
+def test_part_of_a_reply_may_be_as_long_as_a_whole_one():
+    connection, _ = make_http()
+    for data in (OK, b"HTTP/1.1 200 OK\r\nX: ".ljust(len(OK), b"x")):
+        connection.begin(NOW)
+        connection.receive(data, NOW)
+    connection.receive(b"", NOW)
+    assert tell(connection) == ["away", [f"short reply: closed in the middle ({len(OK)} bytes received)"], 1]
+
+
+def test_body_of_the_first_reply_is_that_of_all():
+    connection, _ = make(HttpConnection, turns=((b"ask", b""),), framing=Framing.HTTP, body=Body.FIRST, pause=9.0)
+    for raw in (OK, OK.replace(b"OK", b"Fine"), OK):
+        connection.begin(NOW)
+        connection.receive(raw, NOW)
+    assert tell(connection) == ["idle", [], 3]
+    assert connection.group.learned[0][1].body == b"reply"
 
 
 @pytest.mark.parametrize(
@@ -1106,6 +1190,7 @@ def test_numeric_address_needs_no_lookup(url, addresses, monkeypatch):
     destination: Any = Destination(Endpoint.parse(url))
     assert destination.addresses == (addresses if "unix" in url else [])
     destination.wait()
+    destination.resolve(NOW)
     assert (destination.addresses, destination.preferred) == (addresses, addresses[0])
 
 
