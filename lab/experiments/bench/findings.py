@@ -264,7 +264,7 @@ class Findings:
 
     def rank(self, rows: Sequence[Row], figure: str) -> dict[str, tuple[int, int]]:
         """Return the ranks of the models, the best first; see `lab.metrics.estimates.rank`."""
-        estimates = {row.model: found for row in rows if row.found and (found := row.read(figure))}
+        estimates = {row.model: found for row in rows if (found := row.read(figure))}
         return rank(estimates, noise=self.noise(figure) or 0.0, higher_is_better=_READ[figure][1])
 
     def read_sweep(self, workload: str, figure: str) -> dict[str, list[tuple[int, float]]]:

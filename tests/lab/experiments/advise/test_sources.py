@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from click.testing import CliRunner, Result
 from lab.base.errors import LabError
 from lab.cli.main import cli
 from lab.experiments.advise.model import advise_model
-from lab.experiments.advise.sources import _read_findings, read_size, read_sources
-from lab.experiments.bench.findings import read_findings
+from lab.experiments.advise.sources import _read_findings, _read_measured, read_size, read_sources
+from lab.experiments.bench.findings import RowKey, read_findings
 from lab.experiments.store import Run
 from lab.experiments.theory import Server, describe_concurrency
+from lab.metrics.estimates import Estimate
 from lab.metrics.verdict import Limit, Verdict
 from lab.servers.catalogue import Catalogue
 from tests.support.approx import about
@@ -88,6 +91,19 @@ def test_request_costs_more_at_a_lower_rate() -> None:
     assert "its own cost is that at 1.00k requests/s" in seldom.reason
 
 
+def test_cost_is_that_at_the_rate_of_the_load() -> None:
+    """At 1000 requests/s, half way from 100 to 200 µs. With 400 µs of each request that is 0.55 of the core."""
+    found = advise_model(LOAD, replace(LOOP, costs=((500.0, 100e-6), (1_500.0, 200e-6))))
+    assert found.cpu_load == about(0.55)
+    assert "150 µs of its own" in found.reason
+
+
+def test_utilization_that_is_not_finite_is_null() -> None:
+    found = advise_model(LOAD, LOOP)
+    assert replace(found, utilization=2.0).as_json()["utilization"] == 2.0
+    assert replace(found, utilization=inf).as_json()["utilization"] is None
+
+
 def test_response_takes_at_least_as_long_as_a_ping() -> None:
     known = replace(LOOP, ping_time=0.003)
     # Waiting for the core and computing take longer.
@@ -123,6 +139,11 @@ def test_unserved_connections_have_no_percentile() -> None:
     found = advise_model(LOAD, replace(LOOP, server=Server("threads", 64, 12_000, False)))
     assert found.response is None
     assert "936 of 1000 connections wait" in found.reason
+    # All are connected, and 3500 x 20.5 ms are more requests than it has workers: the queue has no end.
+    busy = Server("processes", 64, 99, True)
+    found = advise_model(replace(LOAD, connections=64, rate=3500.0), replace(LOOP, server=busy))
+    assert "71.8 requests in flight exceed 64 slots." in found.reason
+    assert "in the queue" not in found.reason
 
 
 def test_processes_compute_on_all_cores() -> None:
@@ -192,6 +213,47 @@ def test_notes_name_the_source_without_a_run(tmp_path: Path) -> None:
     assert sources.read(CATALOGUE, CATALOGUE["trio_nursery"]).costs
 
 
+def test_named_run_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="not a stored run"):
+        read_sources(CATALOGUE, tmp_path / "none", tmp_path)
+
+
+def test_published_facts_are_those_of_sessions_and_of_idle_connections() -> None:
+    summary = SimpleNamespace(cpu_us=40.0, rate=900.0, memory_bytes=7, users=64, is_lower_bound=True)
+    idle = SimpleNamespace(bytes_per_connection=500.0, connections=10_000, p50_us=None)
+    measured: Any = SimpleNamespace(models={"m": {"closed_session": summary}}, idle={"m": idle}, websockets={})
+    plain = {"base_bytes": 7, "most_rate": 900.0, "is_lower_bound": True}
+    assert _read_measured(measured, "m") == plain | {
+        "costs": ((900.0, about(40e-6)),),
+        "connection_bytes": 500.0,
+        "most_connections": 10_000,
+    }
+    summary.cpu_us = idle.bytes_per_connection = None
+    idle.p50_us = 3.0
+    assert _read_measured(measured, "m") == plain | {"costs": (), "most_connections": 64}
+
+
+def test_facts_of_a_run_are_its_medians() -> None:
+    def row(mode: str, **figures: Estimate) -> SimpleNamespace:
+        return SimpleNamespace(workload="session", model="m", mode=mode, read=figures.get, memory_bytes=None)
+
+    rate, cost = Estimate(900.0, 800.0, 950.0, 3), Estimate(40.0, 20.0, 50.0, 3)
+    rows = {"closed": row("closed", rate=rate, cpu_us=cost), "fixed": row("fixed", cpu_us=cost)}
+    findings: Any = SimpleNamespace(
+        rows={RowKey("session", "m", mode): found for mode, found in rows.items()},
+        failing=lambda workload, model: "",
+        plan=SimpleNamespace(workloads=["session"]),
+        sweeps={("session", "m"): {10_000: None}},
+        connection_bytes=lambda workload, model: None,
+    )
+    # A cost without its rate says nothing, and the memory of a connection is not known.
+    assert _read_findings(findings, "m", 0.99) == {
+        "costs": ((900.0, about(40e-6)),),
+        "most_rate": 900.0,
+        "is_lower_bound": False,
+    }
+
+
 def test_damaged_run_is_an_error(stored: Path) -> None:
     (stored / "run.json").write_text("{")
     with pytest.raises(LabError, match="cannot be read"):
@@ -231,6 +293,7 @@ def test_load_that_no_model_can_serve_is_exit_code_1(ask: Ask, stored: Path) -> 
         (["--slo", "p99 < 50"], "--slo 'p99 < 50': p99 takes us"),
         (["--slo", "p99 > 50ms"], "is not an upper limit of a percentile"),
         (["--slo", "rate > 1k"], "is not an upper limit of a percentile"),
+        (["--slo", "rate < 1k"], "is not an upper limit of a percentile"),
         (["--rate", "0"], "0"),
         (["pong"], "unknown model 'pong'"),
         (["--run", "/nowhere"], "does not exist"),

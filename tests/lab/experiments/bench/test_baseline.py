@@ -11,11 +11,19 @@ from click.testing import CliRunner
 
 from lab.base.errors import LabError
 from lab.cli.commands.compare import compare
-from lab.experiments.bench.baseline import BASELINE_FILE, Baseline, find_deviations, read_ratios, render_baseline
-from lab.experiments.bench.findings import Findings, RowKey, read_findings
+from lab.experiments.bench.baseline import (
+    BASELINE_FILE,
+    Baseline,
+    _ratio,
+    find_deviations,
+    read_ratios,
+    render_baseline,
+)
+from lab.experiments.bench.findings import Findings, Row, RowKey, read_findings
 from lab.experiments.store import Run
 from lab.metrics.estimates import Estimate
 from lab.servers.catalogue import Catalogue
+from tests.support.made_up import MEASUREMENT, vary
 
 COSTS = {"asyncio_streams": 20.0, "twisted_reactor": 30.0, "plain_socket": 10.0}
 
@@ -232,6 +240,31 @@ def test_reference_costs_more_if_three_quarters_of_the_models_cost_less(
         f"relative to m, most models cost {ratio:.2f} times their baseline, or less: m itself costs more, a regression"
     )
     assert [item.text for item in found] == [said] * is_moved
+
+
+def test_round_whose_reference_has_no_cost_has_no_ratio() -> None:
+    def row(cost: float | None) -> Row:
+        return Row("session", "m", "closed", (), {1: vary(MEASUREMENT, server_cpu_us=cost)}, ())
+
+    assert [_ratio(row(50.0), [row(cost)], 1) for cost in (20.0, None, 0.0)] == [2.5, None, None]
+
+
+def test_deviation_has_the_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is in the middle of its interval."""
+
+    def find(before: Estimate, after: Estimate) -> list[str]:
+        key = RowKey("session", "a", "closed")
+        monkeypatch.setattr("lab.experiments.bench.baseline.read_ratios", lambda *_: {key: after})
+        run: Any = SimpleNamespace(noise=lambda figure: None)
+        return [item.text for item in find_deviations(Baseline({}, "m", {key: before}), run, 0.3)]
+
+    assert find(Estimate(1.0, 0.5, 1.1, 3), Estimate(2.0, 1.5, 2.1, 3)) == [
+        "a, session, closed: a request costs 2.00 times as much as that of m, baseline 1.00 (+100%), a regression"
+    ]
+    # The intervals overlap.
+    assert find(Estimate(1.0, 0.5, 1.5, 3), Estimate(0.7, 0.65, 0.75, 3)) == [
+        "relative to m, most models cost 0.70 times their baseline, or less: m itself costs more, a regression"
+    ]
 
 
 def test_change_within_the_noise_is_no_deviation(bench, make_plan, make_measurement) -> None:

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from lab.base.errors import LabError
 from lab.cli.commands.bench import bench as bench_command
-from lab.experiments.bench.findings import CrossCheck, Findings, Row, RowKey, read_findings
+from lab.experiments.bench.comparison import find_differences
+from lab.experiments.bench.findings import CrossCheck, Findings, Row, RowKey, choose_costs, read_findings
 from lab.experiments.store import Run
 from lab.load.measurement import Measurement
 from lab.metrics.estimates import Estimate
@@ -34,7 +35,7 @@ from lab.report.bench_text import (
     render_markdown,
 )
 from lab.report.cells import Cell
-from tests.support.made_up import MEASUREMENT
+from tests.support.made_up import MEASUREMENT, vary
 
 RATES = {"asyncio_streams": 10_000, "twisted_reactor": 5_000, "plain_socket": 10_000}
 
@@ -288,3 +289,24 @@ def test_failed_sweep_is_no_failure_of_a_quick_workload(make_plan) -> None:
     # Of a model that was only swept, a level that was served is no failure.
     sweeps = {("session", "m"): {1: MEASUREMENT}}
     assert Findings(run, make_plan(), rows, sweeps, {}, (), None).failing("session", "m") == ""
+
+
+def test_costs_are_those_of_the_closed_loop_without_a_fixed_rate(make_plan) -> None:
+    rows = [Row("session", "m", mode, (), {1: MEASUREMENT}, ()) for mode in ("closed", "fixed")]
+    run = cast(Run, SimpleNamespace(facts={}))
+    for found, chosen in (rows, rows[1:]), (rows[:1], rows[:1]):
+        findings = Findings(run, make_plan(), {row.key: row for row in found}, {}, {}, (), None)
+        assert choose_costs(findings, "session") == chosen
+
+
+def test_figures_that_one_run_lacks_are_no_differences(make_plan) -> None:
+    def make(*found: Measurement) -> Findings:
+        row = Row("session", "asyncio_streams", "closed", (), dict(enumerate(found, 1)), ())
+        run = cast(Run, SimpleNamespace(facts={}))
+        return Findings(run, make_plan(), {row.key: row}, {}, {}, (), None)
+
+    nothing, known = vary(MEASUREMENT, answered=0, server_cpu_us=None), vary(MEASUREMENT, server_cpu_us=40.0)
+    assert "cpu_us" not in {item.figure for item in find_differences(make(nothing), make(known), 0.1)}
+    assert "cpu_us" not in {item.figure for item in find_differences(make(known), make(nothing), 0.1)}
+    # From no answer a second, there is no relative change.
+    assert "rate" not in {item.figure for item in find_differences(make(nothing), make(known), 0.1)}

@@ -50,6 +50,12 @@ Status code distribution:
         ("h2load", H2LOAD, Reading(48356.68, 3000)),
         ("h2load", H2LOAD.replace("3000 succeeded, 0 failed", "2999 succeeded, 1 failed"), None),
         ("h2load", "usage", None),
+        # Only the one half of what is read.
+        ("wrk", WRK.replace("Requests/sec", "Requests"), None),
+        ("wrk", WRK.replace("requests in", "in"), None),
+        ("h2load", H2LOAD.replace("req/s", "req"), None),
+        ("h2load", H2LOAD.replace("requests:", "all:"), None),
+        ("hey", HEY.replace("Requests/sec", "Requests"), None),
         ("hey", HEY, Reading(16988.7681, 2992)),
         ("hey", HEY.replace("[200]", "[503]"), None),
         ("hey", HEY + "  [503]\t8 responses\n", None),
