@@ -208,6 +208,21 @@ def test_interrupted_bench_stores_logs_and_report_and_takes_both_labs_down(bench
     assert (bench_command.run.folder / "report.md").is_file()
 
 
+def test_run_is_locked_while_it_is_measured(bench_command: Command) -> None:
+    """`--resume` by another process would measure into it as well."""
+    refused = []
+
+    def measure(runner: Any) -> None:
+        with pytest.raises(StoreError, match="another process is measuring into it") as raised, runner.run.writing():
+            pass
+        refused.append(raised.value)
+        bench_command.keep_a_round(runner)
+
+    bench_command.measured = measure
+    assert bench_command(*QUICK).exit_code == 0
+    assert len(refused) == 1
+
+
 def test_bench_resumes_an_interrupted_run(bench_command: Command) -> None:
     bench_command.measured = lambda runner: None
     bench_command(*QUICK)
