@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -50,6 +51,24 @@ def test_child_gets_sigterm_when_its_parent_dies_unless_it_has_a_lifeline(
             assert output.read().decode() == told
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_child_that_has_ended_is_closed_with_what_it_has_not_read() -> None:
+    with tempfile.TemporaryFile() as output:
+        child = open_child(["/bin/true"], environ=os.environ, output=output)
+        assert child.wait(60) == 0
+        assert child.stdin
+        child.stdin.write(b"more")
+        close_child(child)
+        assert child.stdin.closed
+
+
+def test_process_that_still_writes_is_ended() -> None:
+    process = open_process(["/bin/sh", "-c", "echo a; exec /bin/sleep 20"], environ={})
+    assert process.stdout
+    assert select.select([process.stdout], [], [], 20)[0]
+    end(process)
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_process_asks_the_kernel_for_sigterm_and_lets_it_in() -> None:

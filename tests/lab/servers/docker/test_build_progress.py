@@ -201,6 +201,18 @@ def test_course_of_a_build_is_shown_to_a_person_and_its_end_is_one_line(
     assert any(re.match(rf"building {shown}, 0 s: ", text) for text in texts), texts
 
 
+def test_build_that_is_broken_off_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(*_: object, **__: object) -> Iterator[str]:
+        yield "a"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "read_lines", break_off)
+    process = open_process(["/bin/sleep", "60"], environ={})
+    with pytest.raises(KeyboardInterrupt):
+        follow(process, IMAGES)
+    assert process.returncode is not None
+
+
 def test_time_of_a_build_goes_on_while_it_says_nothing(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_TICK_SECONDS", 0.01)
     process = open_process(["/bin/sh", "-c", "/bin/sleep 0.2; echo a"], environ={})

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
+from lab.base import interrupts
 from lab.base.errors import EngineAwayError, LabError, NotReadyError
 from lab.engine import EngineError
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
+from lab.servers.docker import cleanup, containers
 from lab.servers.docker import compose as compose_module
-from lab.servers.docker import containers
 from lab.servers.docker.cleanup import PROJECT_LABEL, find_projects, purge
-from lab.servers.docker.command import read_lines
+from lab.servers.docker.command import open_process, read_lines
 from lab.servers.docker.compose import Changes, Compose
 from lab.servers.docker.containers import Containers
 from lab.servers.docker.describe import read_engine
@@ -624,3 +625,51 @@ def test_health_check_counts_only_if_it_has_ended_in_time(
     put_docker(monkeypatch, tmp_path, {"exec": answer})
     checks = Containers("mine", CATALOGUE)._run_checks({"irc": ["check"]}, -math.inf if late else math.inf)
     assert list(checks) == found
+
+
+def test_start_that_is_broken_off_is_ended(compose: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[subprocess.Popen[Any]] = []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        started.append(open_process(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(compose_module, "open_process", note)
+    put_docker(monkeypatch, tmp_path, {}, before="echo a line; exec /bin/sleep 60")
+    lines = compose.up(["prefork"], mutual_tls=False)
+    assert next(lines) == "a line"
+    with pytest.raises(KeyboardInterrupt):
+        lines.throw(KeyboardInterrupt)  # type: ignore[attr-defined]  # it is a generator
+    assert started[0].returncode is not None
+
+
+def test_removal_of_a_project_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+    monkeypatch.setattr(cleanup, "_purge", lambda project: held.append(interrupts.are_held()))
+    purge("mine")
+    assert held == [True]
+
+
+@pytest.mark.parametrize("complaint", ["it is busy", ""])
+def test_what_cannot_be_removed_in_time_has_a_reason(monkeypatch: pytest.MonkeyPatch, complaint: str) -> None:
+    """Without one, it only takes time: here three looks, of which two are late."""
+    looks = iter([["x"], ["x"], ["x"], []])
+    times = iter([0.0, 1e3, 2e3, 3e3])
+    monkeypatch.setattr(cleanup, "_check_is_lab", lambda project: None)
+    monkeypatch.setattr(cleanup, "forget", lambda project: None)
+    monkeypatch.setattr(cleanup, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    found: list[str] = []
+
+    def list_ids(kind: str, project: str) -> list[str]:
+        """A network is there as long as there is a container."""
+        nonlocal found
+        found = next(looks) if kind == "container" else found
+        return found
+
+    monkeypatch.setattr(cleanup, "list_ids", list_ids)
+    monkeypatch.setattr(cleanup, "remove", lambda kind, ids: complaint if kind == "container" else "")
+    if complaint:
+        with pytest.raises(LabError, match=r"^project mine cannot be removed: it is busy$"):
+            purge("mine")
+    else:
+        assert purge("mine")

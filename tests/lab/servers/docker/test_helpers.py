@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -98,6 +99,15 @@ def test_command_that_is_broken_off_is_ended_in_its_container(
     assert f"grep -qs {mark} " in line
     assert "kill -9" in line
 
+    # Without an engine, the reason is still that of the end.
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise LabError("no engine")
+
+    monkeypatch.setattr(helpers_module, "run_docker", fail)
+    with pytest.raises(reason) as found:
+        helpers.run(["sleep", "60"])
+    assert str(found.value) == ""
+
 
 @pytest.mark.parametrize("environ", [{}, {"A": "1"}, {ENV_LIFELINE: "stdin"}])
 @pytest.mark.parametrize("publish", [False, True])
@@ -118,8 +128,14 @@ def test_container_of_a_service_is_removed_with_its_block(
     monkeypatch.setattr(helpers_module, "open_child", open_noted)
     monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
     asked = put_docker(monkeypatch, tmp_path, {}, before='[ "$1" = compose ] && exec /bin/sleep 20')
-    with helpers.start_service("it", "locust", ["--users", "3"], environ=environ, publish=publish) as helper:
+    # Half of the blocks fail.
+    with (
+        pytest.raises(ZeroDivisionError) if publish else nullcontext(),
+        helpers.start_service("it", "locust", ["--users", "3"], environ=environ, publish=publish) as helper,
+    ):
         assert helper.process.poll() is None
+        if publish:
+            raise ZeroDivisionError
     assert helper.process.returncode is not None
     assert lifelines == [ENV_LIFELINE in environ]
     (run,) = [line for line in asked() if line.startswith("compose ")]
@@ -187,9 +203,10 @@ def test_program_in_the_shells_container_ends_with_its_block(
     tells = "found = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(found)); print(found.value, flush=True)"
     program = f"import ctypes, time; {tells}; time.sleep(60)"
     asked = put_docker(monkeypatch, tmp_path, {}, before=f"exec {sys.executable} -S -c '{program}'")
-    with helpers.start("it", ["python", "-m", "a"]) as helper:
+    with suppress(ZeroDivisionError), helpers.start("it", ["python", "-m", "a"]) as helper:
         wait_until(lambda: helper.take_lines() == ["15"])
         assert (helper.name, helper.host) == ("it", "mine-shell-1")
+        raise ZeroDivisionError
     assert helper.process.returncode == -signal.SIGTERM
     assert asked() == ["exec --interactive mine-shell-1 python -m a"]
     monkeypatch.setenv("PATH", str(tmp_path / "none"))

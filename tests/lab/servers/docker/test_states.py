@@ -27,8 +27,9 @@ def test_versions_are_those_of_the_first_lines() -> None:
 
 def test_limits_of_the_environment_are_those_of_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.servers.docker.compose.read_limits", lambda: {"LAB_MAX_LINE": "9$"})
-    chosen = Compose("p", Catalogue.load())._choose_limits(["prefork", "peer_redis", "gallery_ftp"])
-    assert chosen == {"prefork": {"environment": {"LAB_MAX_LINE": "9$$"}}, "peer_redis": {}, "gallery_ftp": {}}
+    chosen = Compose("p", Catalogue.load())._choose_limits(["prefork", "threads_nogil", "peer_redis", "gallery_ftp"])
+    limits = {"environment": {"LAB_MAX_LINE": "9$$"}}
+    assert chosen == {"prefork": limits, "threads_nogil": limits, "peer_redis": {}, "gallery_ftp": {}}
 
 
 def inspected(service: str, **state: object) -> dict[str, Any]:
