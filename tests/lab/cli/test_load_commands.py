@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -550,8 +550,11 @@ def test_generator_of_the_web_ui_gets_its_addresses_and_what_it_may_ask_for(
 
 def test_port_of_the_web_ui_is_free_if_it_is_so_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """The UI listens nowhere else."""
-    with socket.create_server(("127.0.0.2", 0)) as elsewhere:
-        port = elsewhere.getsockname()[1]
+    with ExitStack() as stack:
+        # Free at both addresses, while it is chosen.
+        with socket.create_server(("127.0.0.1", 0)) as here:
+            port = here.getsockname()[1]
+            stack.enter_context(socket.create_server(("127.0.0.2", port)))
         monkeypatch.setenv(ENV_UI_PORT, str(port))
         assert web_ui.read_ui_port() == port
         said = rf"^port {port} is not available \(.*\): set LAB_UI_PORT to another port$"
