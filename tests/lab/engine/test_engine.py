@@ -435,6 +435,19 @@ class TestStatus:
         known = read_status(1, json.dumps({"ServerErrors": [said]}), "", "")
         assert fix in known.problems[0].fix
 
+    @pytest.mark.parametrize(
+        ("info", "stderr", "what"),
+        [
+            ({"ServerErrors": ["it is away", "twice."]}, "not this", "it is away; twice"),
+            ({"ServerErrors": None}, "  Unable to parse the config file\n", "Unable to parse the config file"),
+            ({}, "", "no Docker engine answers"),
+        ],
+        ids=["server", "client", "nothing"],
+    )
+    def test_problem_quotes_the_server_or_else_the_client(self, info: object, stderr: str, what: str) -> None:
+        (problem,) = [item for item in read_status(1, json.dumps(info), stderr, "").problems if item.part == "engine"]
+        assert problem.what == what
+
     def test_first_line_of_the_client_says_what_is_wrong(self) -> None:
         said = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\nSee 'docker run'.\n"
         assert probe.explain_away(said).what == "Cannot connect to the Docker daemon at unix:///x"
