@@ -217,18 +217,23 @@ def failures(server: Server) -> int:
     return server.log.read_text().count("ZeroDivisionError: planted by a test")
 
 
-def send_until(link: BlockingConnection, datagram: bytes, is_done: Callable[[], bool]) -> None:
-    """Send a datagram, and again after a second: one is dropped before a place is free, a moment after its client."""
-    due = 0.0
+def send_until(link: BlockingConnection, datagram: bytes, is_done: Callable[[], bool]) -> int:
+    """Send a datagram, and again after a second: one is dropped before a place is free, a moment after its client.
+
+    Returns:
+        How often it was sent.
+    """
+    due, sent = 0.0, 0
 
     def look() -> bool:
-        nonlocal due
+        nonlocal due, sent
         if time.monotonic() >= due:
             link.send(datagram)
-            due = time.monotonic() + 1.0
+            due, sent = time.monotonic() + 1.0, sent + 1
         return is_done()
 
     wait_until(look)
+    return sent
 
 
 def test_conversation_that_fails_unexpectedly_ends_only_itself(
@@ -246,24 +251,28 @@ def test_conversation_that_fails_unexpectedly_ends_only_itself(
         # At once; after a pause, when a timer calls the model back; and after more events than one turn has.
         requests = (b"BURN 13\r\n", b"SLEEP 1\r\nBURN 13\r\n", b"BURN 1\r\n" * 9 + b"BURN 13\r\n")
         transports = ("tcp", "tls", "unix", "udp", "unixgram")
+        sent = 0
         for transport in transports:
             for request in requests * 2:
                 number = failures(server) + 1
                 if transport in ("udp", "unixgram"):
                     with server.connect(transport=transport) as link:
-                        send_until(link, b"BURN 13\r\n", lambda: failures(server) >= number)  # noqa: B023  # called here
+                        sent += send_until(link, b"BURN 13\r\n", lambda: failures(server) >= number)  # noqa: B023  # called here
                     continue
+                sent += 1
                 with enter(server, transport) as link:
                     link.send(request)
                     while not is_over(link):
                         pass
                     wait_until(lambda: failures(server) == number)  # noqa: B023  # called here
+                    assert number == sent
         for transport in transports:
             enter(server, transport).close()
         if other:
             ping(other)
         server.terminate()
         assert server.wait_end() == 0
+        assert failures(server) <= sent  # each is logged once
 
 
 @pytest.mark.parametrize("model", ["socketserver_forking", "socketserver_threading", "prefork", "asyncio_prefork"])
