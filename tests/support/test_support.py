@@ -1,5 +1,6 @@
 """The helpers of the tests: a fault in one of them makes tests pass, so what each must refuse is asserted here."""
 
+import os
 import socket
 import struct
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from lab.base.paths import ROOT
 from loadtests.sockets.connection import BlockingConnection
 from loadtests.sockets.errors import NoAnswerError
 from services.protocol import Address
@@ -443,3 +445,32 @@ def test_output_of_a_container_that_ends_early_is_no_answer(monkeypatch: pytest.
     container: Any = None
     with pytest.raises(AssertionError):
         hardening._look(SERVICE, container)
+
+
+# the hooks of tests/conftest.py
+
+INTERRUPTED = """
+import os, pathlib, signal, time
+import pytest
+
+@pytest.fixture(autouse=True)
+def started():
+    yield
+    os.kill(os.getpid(), signal.SIGINT)  # as pytest-xdist does after 5 s
+    time.sleep(0.01)
+    pathlib.Path("down").touch()
+
+def test_is_interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+"""
+
+
+def test_second_ctrl_c_does_not_end_the_teardown_of_a_worker(tmp_path: Path) -> None:
+    path = tmp_path / "test_interrupted.py"
+    path.write_text(INTERRUPTED)
+    plugins = ["-p", "xdist", "-p", "tests.conftest"]
+    command = [sys.executable, "-m", "pytest", *plugins, "--rootdir", str(tmp_path), "--numprocesses", "1", str(path)]
+    own = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, timeout=60, check=False)
+    assert (tmp_path / "down").exists()
