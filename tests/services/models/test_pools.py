@@ -24,7 +24,7 @@ from services.serving.accepting import Shortage
 from services.serving.listeners import Listener, open_listeners, parse_listens
 from tests.support.reading import is_over, ping
 from tests.support.servers import Server
-from tests.support.waiting import wait_until
+from tests.support.waiting import settled, wait_until
 
 BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
 PROCESSES = pytest.mark.parametrize("name", ["prefork", "asyncio_prefork"])
@@ -294,3 +294,10 @@ def test_what_a_worker_shares_with_its_parent_no_collection_of_its_own_touches(
     serve(name, LAB_WORKERS="3", PYTHONPATH=str(tmp_path))
     wait_until(lambda: len((tmp_path / "frozen").read_text().split()) == 3)
     assert min(map(int, (tmp_path / "frozen").read_text().split())) > 1000
+
+
+@pytest.mark.parametrize(("cores", "count"), [(1, 2), (3, 3)])
+def test_loops_are_one_per_core_and_two_at_least(cores: int, count: int, serve, tmp_path: Path, unit: float) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import os\nos.sched_getaffinity = lambda pid: set(range({cores}))\n")
+    server = serve("asyncio_prefork", PYTHONPATH=str(tmp_path))
+    assert settled(lambda: len(workers(server)), unit) == count
