@@ -11,6 +11,7 @@ from services.models.asyncore_loop import Channel, Server
 from services.protocol import Limits
 from services.serving.idle import LOOKS
 from services.serving.listeners import Listener, open_listeners, parse_listens
+from services.serving.states import LINGERING
 
 
 @pytest.fixture
@@ -78,3 +79,16 @@ def test_client_that_takes_all_is_not_idle(server: Server) -> None:
             assert not stream.idle.is_idle(-1)
         stream.handle_write()
         assert not stream.idle.is_idle(-1)
+
+
+def test_client_that_ends_its_half_after_the_server_leaves_at_once(server: Server) -> None:
+    """Otherwise it would hold a place until the linger time is over."""
+    with socket.create_connection(server._listeners[0].socket.getsockname()) as client:
+        server.turn()
+        (stream,) = server.conversations.streams
+        client.sendall(b"QUIT\r\n")
+        while stream.state is not LINGERING:
+            server.turn()
+        client.shutdown(socket.SHUT_WR)
+        server.turn()
+        assert server.conversations.count == 0

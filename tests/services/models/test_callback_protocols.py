@@ -14,7 +14,7 @@ from services.serving import twisted_sockets
 from services.serving.callbacks import Conversations
 from services.serving.idle import LOOKS
 from services.serving.listeners import Listener, open_listeners, parse_listens
-from services.serving.states import CLOSED, READING
+from services.serving.states import CLOSED, LINGERING, READING, State
 from services.serving.twisted_sockets import Gate, reactor
 
 PEER = ("192.0.2.7", 4711)
@@ -122,6 +122,19 @@ def test_client_that_takes_all_is_not_idle(make: Make) -> None:
     (protocol.resume_writing if is_asyncio else protocol.resumeProducing)()
     assert not protocol.idle.is_idle(-1)
     assert protocol.state is READING
+
+
+@pytest.mark.parametrize("state", [LINGERING, CLOSED])
+def test_client_that_ends_its_half_after_the_server_is_closed_at_once(
+    make: Make, transport: Transport, state: State
+) -> None:
+    """Otherwise it would hold a place until the linger time is over."""
+    protocol = make()
+    protocol.state = state
+    transport.asked.clear()
+    is_asyncio = isinstance(protocol, asyncio_protocol.StreamProtocol)
+    (protocol.eof_received if is_asyncio else protocol.readConnectionLost)()
+    assert transport.asked == [("close",) if is_asyncio else ("loseConnection",)]
 
 
 @pytest.mark.parametrize("make", ["twisted"], indirect=True)
