@@ -219,7 +219,8 @@ def test_model_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
         services.run.load_model("uvloop_streams")
 
 
-def test_unknown_model_is_answered_with_all_names() -> None:
+def test_unknown_model_is_answered_with_all_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # the names do not depend on where the server is started
     # Those of `lab up`, and the one that needs another interpreter.
     names = sorted([*(model.name for model in CATALOGUE.select()), "threads_nogil"])
     with pytest.raises(services.run.StartError) as raised:
