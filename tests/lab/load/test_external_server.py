@@ -257,6 +257,20 @@ def test_page_is_asked_before_the_load_starts(open_server: Any) -> None:
             ExternalServer([url]).check(WORKLOADS["http_echo_1k"], Transport.TCP)
 
 
+def test_page_is_asked_by_the_address_of_the_target(open_server: Any) -> None:
+    """A server with several hosts chooses the page by it; RFC 9110, 7.2: with a port that is not the default."""
+    heads: list[bytes] = []
+
+    def behave(connection: Any) -> None:
+        if head := connection.recv(65536):
+            heads.append(head)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with open_server(behave) as (host, port):
+        ExternalServer([f"http=http://{host}:{port}/a"]).check(WORKLOADS["http_ping"], Transport.TCP)
+    assert heads == [f"GET /a HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: socketlab\r\n\r\n".encode()]
+
+
 def test_server_that_is_silent_or_closes_is_named(open_server: Any) -> None:
     with open_server(lambda connection: connection.recv(65536)) as (host, port):
         target = ExternalServer([f"http=http://{host}:{port}/"])

@@ -1122,13 +1122,13 @@ def test_message_of_another_kind_is_a_failure():
 @pytest.mark.parametrize("is_secure", [False, True])
 def test_websocket_begins_with_its_opening_handshake(is_secure):
     turns = ((b"ask", b"\x81\x05reply"),)
-    options = {"turns": turns, "framing": Framing.WEBSOCKET, "opening": b"open sesame", "pause": 9.0}
+    options = {"turns": turns, "framing": Framing.WEBSOCKET, "opening": b"Host: " + AUTHORITY, "pause": 9.0}
     connection, narrow = make(WebSocketConnection, is_open=True, **options)
     reader = connection.reader
     if is_secure:
         connection.tls = SimpleNamespace(seal=lambda data: b"sealed " + data, read=lambda: b"HTTP/1.1 101 ")
     connection.ready(NOW)
-    assert narrow.taken == (b"sealed " if is_secure else b"") + b"open sesame"
+    assert narrow.taken == (b"sealed " if is_secure else b"") + b"Host: 127.0.0.1:1"
     # The frames of an older connection are no part of this one.
     assert connection.reader is not reader
     assert tell(connection)[:2] == ["greeting", []]
