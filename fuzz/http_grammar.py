@@ -14,6 +14,7 @@ _TARGETS = (
         b"*",
         b"http://a/x",
         b"http://a",
+        b"https://a/x",
         b"a:80",
         b"/\x80",
         b"/a#b",

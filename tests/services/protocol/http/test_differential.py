@@ -66,7 +66,10 @@ def test_cause_of_the_next_request_explains_nothing_of_this_one(each: Explanatio
     "request_",
     [
         *(get(line=b"%b / HTTP/1.1" % method) for method in (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS")),
-        *(get(line=b"GET %b HTTP/1.1" % target) for target in (b"/a/b?c=d,e", b"/%41", b"http://a:80/b", b"http://a")),
+        *(
+            get(line=b"GET %b HTTP/1.1" % target)
+            for target in (b"/a/b?c=d,e", b"/%41", b"http://a:80/b", b"http://a", b"https://a/b")
+        ),
         *(get(host=b"Host: %b\r\n" % host) for host in (b"", b"a.b:8080", b"[::1]:80", b"%41")),
         *(get(b"Connection: %b\r\n" % option) for option in (b"close", b"keep-alive", b"close, x")),
         *(get(b"A: %b\r\n" % value) for value in (b"", b"b, c", b"\tb\xff ", b'"b;c"')),
@@ -155,6 +158,7 @@ REQUEST = Request(b"GET", b"/a", {b"host": [b"a"]}, b"b", 9)
     [
         (Parsed([Request(b"GET", b"/%61?c", {b"host": [b"a"]}, b"b", 9)]), None),
         (Parsed([Request(b"GET", b"http://a:1/a", {b"host": [b"a"]}, b"b", 9)]), None),
+        (Parsed([Request(b"GET", b"https://a:1/a", {b"host": [b"a"]}, b"b", 9)]), None),
         (Parsed([Request(b"GET", b"/a", {b"host": [b"a"]}, b"b", 8)]), Kind.END),
         (Parsed([Request(b"POST", b"/a", {b"host": [b"a"]}, b"b", 9)]), Kind.METHOD),
         (Parsed([Request(b"GET", b"/b", {b"host": [b"a"]}, b"b", 9)]), Kind.TARGET),
