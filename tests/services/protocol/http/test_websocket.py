@@ -243,6 +243,13 @@ def test_pipeline_gives_others_a_turn(pull: Callable[..., Outcome]) -> None:
     assert outcome.sends == 11
 
 
+def test_replies_of_64_kib_are_sent_before_the_next_one_is_made(pull: Callable[..., Outcome]) -> None:
+    """Otherwise a pipeline of large messages would be held twice. Each reply has 30,004 bytes, so three go together."""
+    connection = Connection("http")
+    connection.receive_data(handshake() + frame(TEXT, bytes(30_000)) * 7)
+    assert pull(connection).sends == 1 + 3
+
+
 # The end.
 
 
