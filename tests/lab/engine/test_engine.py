@@ -298,7 +298,7 @@ class TestNofileLimit:
     def proc(self, tmp_path: Path) -> Path:
         """A /proc with one dockerd, number 7, that has every capability."""
         (tmp_path / "7").mkdir()
-        (tmp_path / "pid").write_text("7")
+        (tmp_path / "pid").write_text("7\n")
         (tmp_path / "7" / "status").write_text("Name:\tdockerd\nCapEff:\t000001ffffffffff\n")
         (tmp_path / "7" / "limits").write_text(
             "Max open files            1024                 20000                files\n"
@@ -391,9 +391,11 @@ class TestStatus:
         assert (known.storage_driver, known.cgroup_version, known.cgroup_driver) == ("overlay2", "1", "cgroupfs")
         assert known.base_image == "sha256:1"
 
-    def test_complete_machine_may_lack_the_base_image(self) -> None:
-        known = read_status(0, json.dumps(INFO), "", "")
+    @pytest.mark.parametrize("image", ["", "\n"])  # of an image that it does not have, `docker image inspect` prints \n
+    def test_complete_machine_may_lack_the_base_image(self, image: str) -> None:
+        known = read_status(0, json.dumps(INFO), "", image)
         assert [problem.part for problem in known.problems] == ["base_image"]
+        assert known.base_image is None
         assert known.is_complete
 
     @pytest.mark.parametrize("code", [0, 1])

@@ -261,7 +261,7 @@ def test_gallery_is_selected_if_named(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (('gallery: "says nothing"', 'gallery: ""'), r":10: the label lab\.gallery of plain is empty"),
+        (('gallery: "says nothing"', 'gallery: " "'), r":10: the label lab\.gallery of plain is empty"),
         (
             ('lab.gallery: "says', 'lab.model: plain, lab.family: f, lab.summary: s, lab.gallery: "says'),
             r":10: plain has both lab\.model and lab\.galler",
@@ -319,6 +319,7 @@ BROKEN = {
         r"compose\.yaml:5: label lab\.model is 'yours'.* 'mine'",
     ),
     "no family": (MODEL.replace("lab.family: thread", "x: y"), r"compose\.yaml:4: model mine has no label lab\.family"),
+    "a blank family": (MODEL.replace("lab.family: thread", 'lab.family: " "'), r":6: model mine has no label lab\.fam"),
     "a bad name": (MODEL.replace("mine", "my-model"), r"compose\.yaml:5: 'my-model' is not a valid model name"),
     "no image": (MODEL.replace("image: example/mine", "x-y: z"), r"compose\.yaml:5: model mine has no image"),
     "an unknown service": (
