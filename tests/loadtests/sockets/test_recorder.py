@@ -35,8 +35,8 @@ def make_tally(**counts):
 
 def test_each_kind_of_time_has_a_row():
     recorder = Recorder()
-    recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     recorder.add(OPEN, make_tally(answered=2, late=1, dropped=5), users=1, in_flight=0)
+    recorder.add(CLOSED, make_tally(answered=2), users=4, in_flight=3)
     closed, service, intended = figures(recorder)
     assert (closed["kind"], closed["users"], closed["in_flight"], closed["failed"]) == ("service", 4, 3, 1)
     assert (service["kind"], intended["kind"]) == ("service", "intended")
