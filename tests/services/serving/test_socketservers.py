@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -207,12 +208,14 @@ def test_loop_waits_for_the_stop_signal_and_takes_a_turn_for_another_one(stop: S
     assert server.turns == 2 or not has_room
 
 
-@pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "udp://127.0.0.1:0"])
-def test_server_of_the_library_has_the_socket_of_the_listener(url: str) -> None:
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.TLS, Transport.UDP])
+def test_server_of_the_library_has_the_socket_of_the_listener(transport: Transport) -> None:
     from socketserver import TCPServer, UDPServer
 
     classes: dict[Transport, type[TCPServer]] = {Transport.TCP: TCPServer, Transport.UDP: UDPServer}
-    with open_listeners(parse_listens([f"echo={url}"], "m"), Limits(), lambda: "") as (listener,):
+    url = f"{transport.carrier}://127.0.0.1:0"
+    with open_listeners(parse_listens([f"echo={url}"], "m"), Limits(), lambda: "") as (opened,):
+        listener = replace(opened, address=replace(opened.address, transport=transport))
         served: list[object] = []
         server: Any = make_server(
             listener,
