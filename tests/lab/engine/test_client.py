@@ -220,6 +220,16 @@ def test_context_and_builder(
     assert make_environ(environ, for_build=True)["BUILDX_BUILDER"] == context
 
 
+@pytest.mark.parametrize("environ", [{}, {"HOME": "", "DOCKER_CONFIG": ""}])
+def test_without_home_the_clients_folder_is_that_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """As the client finds it."""
+    make_config(tmp_path / ".docker", {"currentContext": "far"})
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert find_context(environ) == "far"
+
+
 # Stands in for the client: notes how it was called, and says nothing.
 RECORDER = """#!/bin/sh
 { printf 'CALL %s\\n' "$*"; env; } >> "$RECORD"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
@@ -117,9 +118,21 @@ def test_engine_that_ends_says_why_from_its_own_log(
     assert str(raised.value) == f"dockerd ended with exit code 7: its log is {daemon.LOG}; it ends with:{said}"
 
 
+@pytest.mark.parametrize("ends", [True, False])
 def test_engine_that_does_not_answer_in_time_is_ended(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"]
+    monkeypatch: pytest.MonkeyPatch, folder: Path, started: list["subprocess.Popen[bytes]"], ends: bool
 ) -> None:
+    """And its log is told, even if it does not end."""
+    waited: list[float | None] = []
+    real = Popen.wait
+
+    def wait(process: "Popen[bytes]", timeout: float | None = None) -> int:
+        waited.append(timeout)
+        if timeout and not ends:
+            raise subprocess.TimeoutExpired(process.args, timeout)
+        return real(process, timeout)
+
+    monkeypatch.setattr(Popen, "wait", wait)
     put_dockerd(monkeypatch, folder, "exec /bin/sleep 60")
     set_engine(monkeypatch, None)
     monkeypatch.setattr(daemon, "time", clock := Clock())
@@ -127,7 +140,8 @@ def test_engine_that_does_not_answer_in_time_is_ended(
         daemon._start_process()
     assert clock.now == pytest.approx(160.0, abs=0.1)
     assert set(clock.slept) == {0.05}
-    assert started[0].returncode == -15
+    assert waited == [10]
+    assert started[0].returncode == (-15 if ends else None)
 
 
 @pytest.mark.parametrize("answers_at", [3, None])
@@ -216,11 +230,17 @@ def test_service_manager_starts_it_if_there_is_one(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("stdin", "stdout", "euid", "code", "installs"),
-    [(False, False, 0, 0, True), (True, False, 0, 3, False), (False, True, 0, 3, False), (False, False, 7, 3, False)],
-    ids=["ci", "a user types", "a user reads", "not root"],
+    [
+        (False, False, 0, 0, True),
+        (None, False, 0, 0, True),
+        (True, False, 0, 3, False),
+        (False, True, 0, 3, False),
+        (False, False, 7, 3, False),
+    ],
+    ids=["ci", "without stdin", "a user types", "a user reads", "not root"],
 )
 def test_engine_is_installed_unasked_only_where_no_user_is(
-    monkeypatch: pytest.MonkeyPatch, stdin: bool, stdout: bool, euid: int, code: int, installs: bool
+    monkeypatch: pytest.MonkeyPatch, stdin: bool | None, stdout: bool, euid: int, code: int, installs: bool
 ) -> None:
     installed: list[int] = []
     monkeypatch.delenv("LAB_ENGINE", raising=False)
@@ -228,7 +248,10 @@ def test_engine_is_installed_unasked_only_where_no_user_is(
     monkeypatch.setattr(probe, "status", lambda: probe.read_status(127, "", "", ""))
     monkeypatch.setattr(__main__, "install", lambda: installed.append(1))
     monkeypatch.setattr(os, "geteuid", lambda: euid)
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: stdin, raising=False)
+    if stdin is None:  # as with `<&-`
+        monkeypatch.setattr(sys, "stdin", None)
+    else:
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: stdin, raising=False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: stdout, raising=False)
     # A log that goes to a file is no user.
     monkeypatch.setattr(sys.stderr, "isatty", lambda: not stdout, raising=False)

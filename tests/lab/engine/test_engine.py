@@ -311,6 +311,13 @@ class TestNofileLimit:
     def test_engine_without_sys_resource_gives_what_it_has(self, proc: Path) -> None:
         (proc / "7" / "status").write_bytes(b"Name:\tdocker\xd0\nCapEff:\t000001fffeffffff\n")
         assert read_nofile_limit(proc / "pid", proc=proc) == 20000
+        limits = proc / "7" / "limits"
+        limits.write_text(limits.read_text().replace("20000    ", "unlimited"))
+        assert read_nofile_limit(proc / "pid", proc=proc) is None
+
+    def test_engine_whose_capabilities_are_unknown_has_no_known_limit(self, proc: Path) -> None:
+        (proc / "7" / "status").write_text("Name:\tdockerd\n")
+        assert read_nofile_limit(proc / "pid", proc=proc) is None
 
     def test_invisible_engine_has_an_unknown_limit(self, tmp_path: Path) -> None:
         assert read_nofile_limit(tmp_path / "pid", proc=tmp_path) is None
@@ -408,6 +415,12 @@ class TestStatus:
         assert not known.is_complete
         assert (known.server_version, known.storage_driver, known.cgroup_version) == (None, None, None)
         assert known.problems[0].what == "Cannot connect to the Docker daemon"
+
+    def test_empty_figures_are_none(self) -> None:
+        empty = {**INFO, "Driver": "", "CgroupVersion": "", "CgroupDriver": ""}
+        known = read_status(0, json.dumps(empty), "", "sha256:1")
+        assert known.is_complete
+        assert (known.storage_driver, known.cgroup_version, known.cgroup_driver) == (None, None, None)
 
     def test_compose_1_does_not_count(self) -> None:
         plugins = [{"Name": "compose", "Version": "v1.29.2"}, {"Name": "buildx", "Version": "0.13.1"}]
