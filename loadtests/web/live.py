@@ -81,7 +81,7 @@ def add_page(
         pages.add_url_rule(path, view_func=web_ui.auth_required_if_enabled(view), methods=methods)
 
     def add_link(response: Response) -> Response:
-        if request.endpoint == "locust.index" and response.status_code == 200:
+        if request.endpoint == "locust.index":
             response.set_data(response.get_data().replace(b"</body>", _LINK + b"</body>"))
         return response
 

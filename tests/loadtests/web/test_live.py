@@ -142,3 +142,9 @@ def test_impossible_fault_is_refused(
     answer = page.client.post("/lab/live/fault", data=form)
     assert (answer.status_code, answer.json) == (400, {"success": False, "message": why})
     assert capsys.readouterr().out == ""
+
+
+def test_without_a_lab_no_fault_can_be_injected(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENV_FAULTS)
+    answer = page.client.post("/lab/live/fault", data={"fault": "kill", "models": ["prefork"], "seconds": "2.5"})
+    assert answer.json == {"success": False, "message": "unknown fault 'kill': one of none"}
