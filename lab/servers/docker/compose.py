@@ -81,7 +81,7 @@ class Compose:
         environ["LAB_TLS_DIR"] = str(ensure_certificates(self.catalogue.hosts))
         environ["LAB_TLS_CLIENT_CA"] = "/run/secrets/tls_ca" if mutual_tls else ""
         proxy_ca = environ.get("SSL_CERT_FILE", "")
-        if proxy_ca and Path(proxy_ca).is_file():
+        if Path(proxy_ca).is_file():
             environ.setdefault("LAB_CA_FILE", proxy_ca)
         is_here = is_own_engine(os.environ)
         if is_here and (limit := read_nofile_limit()) is not None and limit < NOFILE:

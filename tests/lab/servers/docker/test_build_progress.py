@@ -215,7 +215,8 @@ def test_build_that_is_broken_off_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_time_of_a_build_goes_on_while_it_says_nothing(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_TICK_SECONDS", 0.01)
-    process = open_process(["/bin/sh", "-c", "/bin/sleep 0.2; echo a"], environ={})
+    # Blank lines would push out what the build has said last.
+    process = open_process(["/bin/sh", "-c", "/bin/sleep 0.2; echo; echo a; echo ' '"], environ={})
     texts: list[str] = []
     with shown_by(texts.append):
         assert follow(process, IMAGES) == ["a"]

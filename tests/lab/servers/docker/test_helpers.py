@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import psutil
 import pytest
 
 from lab.base.environ import ENV_LIFELINE
@@ -19,6 +20,7 @@ from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue
 from lab.servers.children import open_child
 from lab.servers.docker import helpers as helpers_module
+from lab.servers.docker.command import call
 from lab.servers.docker.compose import Compose
 from lab.servers.docker.helpers import ContainerHelpers
 from tests.support.docker_client import put_docker
@@ -65,6 +67,12 @@ def break_off_calls(monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]
 
     monkeypatch.setattr(helpers_module, "call", break_off)
     return started
+
+
+def list_removers() -> list[str]:
+    """Return the containers that a process removes if this one dies."""
+    children = [each.cmdline() for each in psutil.Process().children()]
+    return [command[-1] for command in children if "docker rm --force" in " ".join(command)]
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, LabError])
@@ -134,6 +142,7 @@ def test_container_of_a_service_is_removed_with_its_block(
         helpers.start_service("it", "locust", ["--users", "3"], environ=environ, publish=publish) as helper,
     ):
         assert helper.process.poll() is None
+        assert list_removers() == [helper.host] * (ENV_LIFELINE in environ)
         if publish:
             raise ZeroDivisionError
     assert helper.process.returncode is not None
@@ -244,6 +253,18 @@ def test_service_is_there_when_its_container_is(
     assert clock.slept == [0.1, 0.1]
 
 
+@pytest.mark.timeout(60)
+def test_service_that_cannot_start_is_not_waited_for(
+    helpers: ContainerHelpers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its container never comes."""
+    monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
+    monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
+    put_docker(monkeypatch, tmp_path, {"compose": 17, "container": 1})
+    with helpers.start_service("it", "locust") as helper:
+        assert helper.process.returncode == 17
+
+
 @pytest.mark.parametrize(("environ", "has_pipe"), [({}, False), ({ENV_LIFELINE: "stdin"}, True)])
 def test_stdin_of_a_service_is_open_only_as_a_lifeline(
     helpers: ContainerHelpers,
@@ -254,9 +275,18 @@ def test_stdin_of_a_service_is_open_only_as_a_lifeline(
 ) -> None:
     monkeypatch.setattr(helpers_module, "build_images", lambda *_: None)
     monkeypatch.setattr("lab.servers.docker.compose.ensure_certificates", lambda _: tmp_path)
-    put_docker(monkeypatch, tmp_path, {}, before="/bin/readlink /proc/self/fd/0")
+    removers: list[str] = []
+
+    def call_noted(command: Sequence[str], **options: Any) -> Completed:
+        removers.extend(list_removers())
+        return call(command, **options)
+
+    monkeypatch.setattr(helpers_module, "call", call_noted)
+    asked = put_docker(monkeypatch, tmp_path, {}, before="/bin/readlink /proc/self/fd/0")
     done = helpers.run_service("tests", environ=environ, capture=True)
     assert done.stdout.startswith("pipe:") is has_pipe
+    # With the lifeline, the container is removed at the end of it too.
+    assert removers == re.findall(r"--name (\S+)", asked()[0]) * has_pipe
 
 
 def test_container_is_removed_after_the_end_of_a_lab_that_is_killed(
