@@ -109,7 +109,7 @@ def _examine_version(part: str, version: str) -> Finding:
     oldest, newest = TESTED[part]
     tested = f"tested: {oldest} to {newest}"
     number = _number(version)
-    if number and _number(oldest) <= number and number[: newest.count(".") + 1] <= _number(newest):
+    if _number(oldest) <= number and number[: newest.count(".") + 1] <= _number(newest):
         return Finding(part, True, f"{version} ({tested})")
     fix = f"`make test` shows whether the lab works with it; else install one of {oldest} to {newest}"
     return Finding(part, False, f"{version} is not among the tested versions ({tested})", fix)

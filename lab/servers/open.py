@@ -28,7 +28,7 @@ def open_backend(name: str | None = None, project: str | None = None, *, catalog
     Raises:
         LabError: an invalid name, or a compose file that cannot be used.
     """
-    name = name or os.environ.get(ENV_BACKEND) or None
+    name = name or os.environ.get(ENV_BACKEND)
     project = check_project(project)
     catalogue = catalogue or Catalogue.load()
     # Each backend is imported only where it is used: psutil alone costs a tenth of the start of a command.

@@ -36,7 +36,7 @@ def open_shell(backend: Backend, model: str | None, command: str | None) -> int:
         for item in _command_listeners(backend.targets())
         if item.model in running
     }
-    if model and model in addresses:
+    if model in addresses:
         environ |= {"LAB_MODEL": model, "LAB_HOST": addresses[model].host, "LAB_PORT": str(addresses[model].port)}
     if command is not None:
         return backend.helpers.run(["sh", "-c", command], environ=environ, interactive=True).returncode

@@ -61,6 +61,10 @@ def test_backend_is_the_named_one_or_that_of_the_lab_or_docker(
     assert capsys.readouterr() == ("", said)
 
 
+def test_models_are_those_of_this_project_unless_said_otherwise() -> None:
+    assert open_backend("process", "mine").catalogue.names == CATALOGUE.names
+
+
 def test_lab_of_containers_is_not_taken_for_one_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "has_engine", lambda: False)
     find_mark("mine").parent.mkdir(parents=True)

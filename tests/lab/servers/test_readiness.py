@@ -15,7 +15,7 @@ from lab.base.messages import decode
 from lab.clients.call import Reply
 from lab.servers import readiness
 from lab.servers.readiness import Outcome, choose_targets, wait_ready
-from loadtests.sockets.errors import NoAnswerError, UnreachableError
+from loadtests.sockets.errors import ClientError, NoAnswerError, UnreachableError
 from tests.support.ports import closed_port
 from tests.support.waiting import wait_until
 
@@ -234,15 +234,25 @@ def test_invalid_address_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys:
     assert (said.out, said.err) == ("", "error: no such address\n")
 
 
-def test_first_silence_is_told_though_the_end_cuts_each_exchange_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is all that is known of the server; those after it say nothing new."""
-    said = iter(["first", *["later"] * 1000])
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([NoAnswerError("first")], "first"),
+        # It has come by itself, and not by the end.
+        ([NoAnswerError("first"), UnreachableError("refused")], "refused"),
+    ],
+)
+def test_first_silence_is_told_though_the_end_cuts_each_exchange_short(
+    monkeypatch: pytest.MonkeyPatch, errors: list[ClientError], told: str
+) -> None:
+    """It is all that is known of the server; silences after it say nothing new."""
+    left = list(errors)
 
     def stay_silent(*_: object, **__: object) -> Reply:
-        raise NoAnswerError(next(said))
+        raise left.pop(0) if left else NoAnswerError("later")
 
     monkeypatch.setattr(readiness, "call", stay_silent)
     monkeypatch.setattr(readiness, "_FIRST_TIMEOUT", 1000.0)
     monkeypatch.setattr(readiness, "_RETRY_SECONDS", 0.001)
     (outcome,) = wait_ready([("it", "command", "tcp://127.0.0.1:1")], 0.5)
-    assert (outcome.ready, outcome.error) == (False, "first")
+    assert (outcome.ready, outcome.error) == (False, told)
