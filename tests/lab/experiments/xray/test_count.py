@@ -316,6 +316,10 @@ def test_exchanges_are_repeated_up_to_twice_if_the_switches_were_not_seen(monkey
     assert (costs[0].switches, len(lab.beside)) == (None, 3)
     # What an earlier try has left would end the next one at once.
     assert sum("unlink" in str(request) for _, request in lab.asked) == 3
+    # None that were seen are not unseen ones.
+    lab = FakeLab(answers=[legs] * 2, looks=json.dumps([[64 * SECOND, {"1": 3}], [66 * SECOND, {"1": 3}]]))
+    costs, _ = measure(lab, "m", "/folder", rounds=1)
+    assert (costs[0].switches, len(lab.beside)) == (0.0, 1)
 
 
 def test_two_hundred_exchanges_are_made_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
