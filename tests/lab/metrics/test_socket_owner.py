@@ -120,7 +120,9 @@ def test_unix_socket_belongs_to_the_process_that_listens(listen, tmp_path):
     assert _find(f"unix://{path}").pid == new
     sender, _ = listen(f"udp,{datagrams},0")
     assert _find(f"unixgram://{datagrams}").pid == sender
-    assert "no process" in _find(f"unixgram://{tmp_path}/none").unknown
+    # One that nobody has made, and a file that is none.
+    for address in (f"unixgram://{tmp_path}/none", f"unix://{tmp_path}/none", f"unix://{__file__}"):
+        assert _find(address).unknown == f"no process of this network namespace has a socket at {address}"
 
 
 def test_forked_workers_are_owned_by_their_parent(listen):
@@ -518,6 +520,18 @@ def test_listener_that_holds_neither_of_two_sockets_is_not_their_owner(proc, mon
     (folder / "self" / "net" / "unix").write_text("Num ...\n" + "".join(rows))
     monkeypatch.setattr("lab.metrics.socket_owner._ask_listener", lambda path: 60)
     assert find_owner(Address.parse("unix:///run/echo.sock"), proc=folder).pid is None
+
+
+@pytest.mark.parametrize(("told", "is_listed"), [(None, True), (60, True), (60, False)])
+def test_forwarder_at_a_path_is_named_with_its_address(proc, monkeypatch, told, is_listed):
+    """Whether the kernel tells who listens, and whether this network namespace has the socket."""
+    folder, hold = proc
+    hold(60, 1, "ssh")
+    row = "0: 00000002 00000000 00010000 0001 01 77 /run/echo.sock\n"
+    (folder / "self" / "net" / "unix").write_text("Num ...\n" + row * is_listed)
+    monkeypatch.setattr("lab.metrics.socket_owner._ask_listener", lambda path: told)
+    said = "ssh (pid 60) at unix:///run/echo.sock only forwards to a server"
+    assert find_owner(Address.parse("unix:///run/echo.sock"), proc=folder) == Owner(unknown=said)
 
 
 def test_listener_of_another_pid_namespace_is_unknown(tmp_path, monkeypatch):
