@@ -58,7 +58,8 @@ def test_failed_visit_is_an_error_with_the_last_words() -> None:
 
 def test_pages_are_handed_over_by_name() -> None:
     page = {
-        "links": [], "requested": [], "sorted": [], "wide": [], "cut": [], "charts": 1, "silent": [], "complaints": [],
+        "links": [], "requested": [], "sorted": [], "marked": [], "wide": [], "cut": [], "charts": 1,
+        "silent": [], "complaints": [],
     }  # fmt: skip
     helpers: Any = Helpers(json.dumps({"a": page | {"tip": ["m", 1]}, "b": page | {"tip": None}}))
     seen = read_pages(helpers, {"a": "<p>", "b": "<q>"})

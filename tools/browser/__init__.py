@@ -48,6 +48,7 @@ class Page:
         links: where it leads.
         requested: what it has loaded beside itself.
         sorted: by table and heading, the cells of that column after one click, and after another.
+        marked: by table, after each of these clicks, the headings with an arrow, and which way it points.
         wide: the windows in which it has to be scrolled sideways.
         cut: texts of charts and tables that a window cuts off.
         charts: the number of charts.
@@ -59,6 +60,7 @@ class Page:
     links: list[str]
     requested: list[str]
     sorted: list[dict[str, list[list[str]]]]
+    marked: list[list[dict[str, str]]]
     wide: list[str]
     cut: list[str]
     charts: int

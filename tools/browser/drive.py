@@ -336,10 +336,12 @@ def read_page(driver: Chrome, html: str) -> dict[str, Any]:
             wide.append(name)
         cut += [f"{name}: {text}" for text in driver.execute_script(_FIND_CUT)]
     links = [str(link.get_attribute("href")) for link in driver.find_elements(By.TAG_NAME, "a")]
+    tables = [sort_table(driver, table) for table in driver.find_elements(By.TAG_NAME, "table")]
     return {
         "links": [link.removeprefix(_PAGE.parent.as_uri() + "/") for link in links],
         "requested": driver.execute_script("return performance.getEntriesByType('resource').map((it) => it.name)"),
-        "sorted": [sort_table(driver, table) for table in driver.find_elements(By.TAG_NAME, "table")],
+        "sorted": [columns for columns, _ in tables],
+        "marked": [marks for _, marks in tables],
         "wide": wide,
         "cut": cut,
         "charts": len(driver.find_elements(By.CSS_SELECTOR, "svg.chart")),
@@ -354,10 +356,15 @@ def describe_medium(dark: bool, medium: str) -> dict[str, Any]:
     return {"media": medium, "features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
 
 
-def sort_table(driver: Chrome, table: WebElement) -> dict[str, list[list[str]]]:
-    """Click on each heading twice; what its column holds then, as the page sorts it."""
+def sort_table(driver: Chrome, table: WebElement) -> tuple[dict[str, list[list[str]]], list[dict[str, str]]]:
+    """Click on each heading twice; what its column holds then, and the headings with an arrow after each click."""
     script = "const [table, n] = arguments; return [...table.tBodies[0].rows].map((row) => row.cells[n].dataset.value)"
+    find_marks = (
+        "return Object.fromEntries([...arguments[0].querySelectorAll('th[aria-sort]')]"
+        ".map((head) => [head.innerText.trim(), head.getAttribute('aria-sort')]))"
+    )
     found: dict[str, list[list[str]]] = {}
+    marks: list[dict[str, str]] = []
     for head in table.find_elements(By.TAG_NAME, "th"):
         for button in head.find_elements(By.TAG_NAME, "button"):
             readings: list[list[str]] = []
@@ -365,7 +372,8 @@ def sort_table(driver: Chrome, table: WebElement) -> dict[str, list[list[str]]]:
             for _ in range(2):
                 button.click()
                 readings.append(driver.execute_script(script, table, int(head.get_property("cellIndex"))))
-    return found
+                marks.append(driver.execute_script(find_marks, table))
+    return found, marks
 
 
 if __name__ == "__main__":

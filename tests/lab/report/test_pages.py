@@ -171,6 +171,12 @@ def test_tables_of_a_benchmark_sort_and_keep_missing_figures_last(seen: dict[str
             assert down[: len(known)] == known[::-1] or len(set(known)) < len(known), title
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_arrow_is_at_the_heading_that_a_table_is_sorted_by_and_at_no_other(seen: dict[str, Page], name: str) -> None:
+    clicks = [[{title: way} for title in table for way in ("ascending", "descending")] for table in seen[name].sorted]
+    assert seen[name].marked == clicks
+
+
 def test_xray_leads_to_each_scene_of_each_model(seen: dict[str, Page]) -> None:
     models = list(dict.fromkeys(each.model for each in read_recordings(RECORDED) if each.model in XRAYED))
     assert len(models) == len(XRAYED)
