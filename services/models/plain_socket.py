@@ -7,7 +7,7 @@ What runs out first: the backlog of the listening socket, which waiting clients 
 
 from collections.abc import Callable
 
-from services.serving.blocking import Drain, selector_of, serve_datagram
+from services.serving.blocking import Drain, selector_of
 from services.serving.listeners import Listener
 
 
@@ -17,7 +17,7 @@ def serve(listeners: list[Listener]) -> None:
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.
     """
-    stop = Drain(listeners[0].limits.grace)
+    stop = Drain(listeners)
     # The selector waits for *some* listening socket to have a client. It never watches a client: while one is served,
     # nothing waits here.
     with selector_of(listeners, stop) as selector:
@@ -42,7 +42,7 @@ def serve_one(listener: Listener, stop: Drain, before: Callable[[], object] = la
     if listener.is_datagram:
         if received := listener.receive():
             before()
-            serve_datagram(listener, *received)
+            stop.serve_datagram(listener, *received)
             return True
     elif accepted := stop.accept(listener):
         before()

@@ -47,7 +47,7 @@ def serve(listeners: list[Listener]) -> None:
 
 def _serve_as_worker(listeners: list[Listener], mutex: int) -> None:
     """`plain_socket`, for as many clients at a time as there are processes that run this."""
-    stop = Drain(listeners[0].limits.grace)
+    stop = Drain(listeners)
     is_shared = not listeners[0].limits.reuse_port
     shortage = listeners[0].shortage
 

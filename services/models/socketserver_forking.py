@@ -76,7 +76,7 @@ def serve(listeners: list[Listener]) -> None:
         SystemExit: with code 1, if a child was still serving when the grace period ended.
     """
     limits = listeners[0].limits
-    stop = Drain(limits.grace)
+    stop = Drain(listeners)
     # A handler of any kind makes the end of a child wake the loop, which then collects it.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     servers = []

@@ -33,8 +33,10 @@ def serve(listeners: list[Listener]) -> None:
     Raises:
         SystemExit: with code 1, if a conversation was still going when the grace period ended.
     """
-    stop = Drain(listeners[0].limits.grace)
-    servers = [(listener, make_server(listener, CLASSES, stop.serve_stream)) for listener in listeners]
+    stop = Drain(listeners)
+    servers = [
+        (listener, make_server(listener, CLASSES, stop.serve_stream, stop.serve_datagram)) for listener in listeners
+    ]
     serve_until(stop, servers)
     for _, server in servers:
         server.server_close()

@@ -19,7 +19,7 @@ from functools import partial
 from types import FrameType
 
 from services.protocol import Close, Compute, GiveWay, Limits, Send, StreamConversation, Wait
-from services.serving.closing import stop_reading, warn_cut_off
+from services.serving.closing import stop_accepting, stop_reading, warn_cut_off
 from services.serving.idle import LOOKS, IdleWatch
 from services.serving.listeners import RECEIVE_SIZE, Accepted, Listener
 from services.serving.signals import stop_signals
@@ -192,28 +192,29 @@ class StopSignal:
 class Drain(StopSignal):
     """The stop signal of a process that holds one conversation at a time.
 
-    The handler closes the reading half of the conversation. The kernel then delivers the data that has arrived and the
-    end of the stream, so a blocked `recv` returns, and complete requests are answered. At the end of the grace period,
-    an alarm interrupts the process. A signal that came just before the `recv` is handled up to two seconds later.
+    While there is one, the handler closes the listening sockets, as nothing else can until it is over, and the reading
+    half of the conversation. The kernel then delivers the data that has arrived and the end of the stream, so a blocked
+    `recv` returns, and complete requests are answered. At the end of the grace period, an alarm interrupts the process.
+    A signal that came just before the `recv` is handled up to two seconds later.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, listeners: list[Listener]) -> None:
         # Before the handlers: a signal may come as soon as there is one.
-        self._grace = grace
-        self._current: tuple[socket.socket, StreamConversation] | None = None
+        self._listeners = listeners
+        self._grace = listeners[0].limits.grace
+        self._end_reading: Callable[[], object] | None = None  # of the conversation that is held
         signal.signal(signal.SIGALRM, self._on_alarm)
         super().__init__()
 
     def serve_stream(self, listener: Listener, stream: socket.socket, peer: object) -> None:
         """Hold one conversation that a signal may end. The caller closes the socket."""
         connection = listener.connection(peer)
-        self._current = stream, connection
-        if self.is_set:
-            self._end_reading()
-        try:
-            serve_stream(stream, connection, listener.limits, longest_call=_LONGEST_CALL)
-        finally:
-            self._current = None
+        conversation = partial(serve_stream, stream, connection, listener.limits, longest_call=_LONGEST_CALL)
+        self._hold(conversation, partial(stop_reading, stream.fileno(), connection))
+
+    def serve_datagram(self, listener: Listener, data: bytes, peer: object) -> None:
+        """Hold a conversation of one datagram."""
+        self._hold(partial(serve_datagram, listener, data, peer), lambda: None)
 
     def close(self) -> None:
         """Close the descriptors, and switch off the alarm: it would kill an interpreter that has reset its handlers."""
@@ -224,12 +225,22 @@ class Drain(StopSignal):
         if not self.is_set:
             self.is_set = True
             signal.setitimer(signal.ITIMER_REAL, max(self._grace, 0.000_001))  # zero would switch it off
-            self._end_reading()
+            self._stop()
 
-    def _end_reading(self) -> None:
-        if self._current is not None:
-            stream, connection = self._current
-            stop_reading(stream.fileno(), connection)
+    def _hold(self, conversation: Callable[[], None], end_reading: Callable[[], object]) -> None:
+        self._end_reading = end_reading
+        if self.is_set:
+            self._stop()
+        try:
+            conversation()
+        finally:
+            self._end_reading = None
+
+    def _stop(self) -> None:
+        # Otherwise the model is about to wait for a client, and closes the sockets itself.
+        if self._end_reading is not None:
+            stop_accepting(self._listeners)
+            self._end_reading()
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         log.warning("the grace period of %g s is over: the conversation is cut off", self._grace)

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import NoReturn
 
 from services.protocol import Transport
@@ -128,6 +129,11 @@ class Workers:
             for each in stop_signals():
                 signal.signal(each, lambda *_: os._exit(0))  # until `work` has its own, nothing is in flight
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A copy of another worker's socket would listen in this one's drain, and nobody would accept from it.
+            own = {listener.socket for listener in self._listeners[number]}
+            for listener in chain.from_iterable(self._listeners):
+                if listener.socket not in own:
+                    listener.socket.close()
             if die_with(parent):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, (*stop_signals(), signal.SIGCHLD))
                 code = 0 if self._work(number, self._listeners[number]) else 1

@@ -1,11 +1,16 @@
 """How reading ends in a drain, by the descriptor alone; and what the states of a conversation say."""
 
 import resource
+import signal
 import socket
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from services.models import plain_socket, socketserver_sequential
 from services.protocol import Close, Connection, Limits, Send
+from services.serving import blocking
 from services.serving.closing import stop_accepting, stop_reading
 from services.serving.listeners import open_listeners, parse_listens
 from services.serving.states import CLOSED, LINGERING, READING, SENDING, WAITING, State
@@ -57,6 +62,30 @@ def test_stop_leaves_datagram_sockets_open_and_forgets_a_shortage() -> None:
         assert not stream.shortage
         stop_accepting([datagrams])
         assert (stream.socket.fileno(), datagrams.socket.fileno() >= 0) == (-1, True)
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("model", [plain_socket, socketserver_sequential])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_nothing_listens_while_the_only_client_is_served_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, model: Any, transport: str
+) -> None:
+    closed: list[bool] = []
+
+    def serve(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        closed.extend(each.socket.fileno() == -1 for each in listeners)
+
+    monkeypatch.setattr(blocking, "serve_datagram", serve)
+    monkeypatch.setattr(blocking, "serve_stream", lambda *_, **__: serve())
+    wanted = parse_listens(["echo=tcp://127.0.0.1:0", "echo=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as listeners, ExitStack() as stack:
+        listener = next(each for each in listeners if each.address.transport == transport)
+        client = stack.enter_context(socket.socket(type=listener.socket.type))
+        client.connect(listener.socket.getsockname())
+        client.send(b"hello")
+        model.serve(listeners)
+    assert closed == [True, False]
 
 
 @pytest.mark.parametrize("is_closed", [False, True])

@@ -22,8 +22,8 @@ from services.models.thread_pool import Pool
 from services.protocol import Limits
 from services.serving.accepting import Shortage
 from services.serving.listeners import Listener, open_listeners, parse_listens
-from tests.support.reading import is_over, ping
-from tests.support.servers import Server
+from tests.support.reading import is_over, ping, read_all
+from tests.support.servers import Server, is_asleep
 from tests.support.waiting import settled, wait_until
 
 BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
@@ -199,7 +199,7 @@ def test_a_parent_that_is_killed_takes_its_workers_along(serve, name: str) -> No
 
 @PROCESSES
 def test_with_reuseport_each_worker_has_a_socket_of_its_own(serve, name: str) -> None:
-    server = serve(name, LAB_WORKERS="3", LAB_REUSEPORT="1")
+    server = serve(name, LAB_WORKERS="3", LAB_REUSEPORT="1", LAB_GRACE_SECONDS="60")
     port = server.address("command", "tcp").port
     wait_until(lambda: count_listening(port) == 3)
     wait_until(lambda: len(workers(server)) == 3)
@@ -212,7 +212,13 @@ def test_with_reuseport_each_worker_has_a_socket_of_its_own(serve, name: str) ->
     for transport in ("tls", "unix"):
         with server.connect(transport=transport) as link:
             ping(link)
-    server.terminate()
+    with server.connect("chargen") as link:
+        # The loop of one that reads no more goes on in the drain; and no worker has a socket of another one's.
+        assert link.receive()
+        wait_until(lambda: is_asleep(server))
+        server.terminate()
+        wait_until(lambda: count_listening(port) == 0)
+        assert read_all(link)
     assert server.wait_end() == 0
 
 

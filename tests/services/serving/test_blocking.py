@@ -21,6 +21,13 @@ from services.serving.blocking import Conversations, Drain, StopSignal, selector
 from services.serving.listeners import open_listeners, parse_listens
 
 
+def open_drain(grace: float) -> Drain:
+    """Return the stop signal of a process whose listening sockets are the test's own affair."""
+    wanted = parse_listens(["command=tcp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(grace=grace), str) as listeners:
+        return Drain(listeners)
+
+
 @pytest.mark.usefixtures("kept_signals")
 def test_alarm_is_set_to_the_grace_period_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -28,7 +35,7 @@ def test_alarm_is_set_to_the_grace_period_once(
     alarms: list[tuple[int, float]] = []
     monkeypatch.setattr(signal, "setitimer", lambda which, seconds: alarms.append((which, seconds)))
     for grace in (2.5, 0.0):
-        drain = Drain(grace)
+        drain = open_drain(grace)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert drain.is_set
@@ -79,7 +86,8 @@ def test_stop_signal_just_before_a_blocking_call_ends_the_conversation_soon(monk
     assert blocking._LONGEST_CALL + Limits().grace < 10  # seconds until `docker stop` kills
     monkeypatch.setattr(blocking, "_LONGEST_CALL", 0.1)
     wanted = parse_listens(["command=tcp://127.0.0.1:0"], "m")
-    with closing(Drain(300.0)) as drain, open_listeners(wanted, Limits(idle=86_400.0), str) as (listener,):
+    limits = Limits(idle=86_400.0, grace=300.0)
+    with open_listeners(wanted, limits, str) as (listener,), closing(Drain([listener])) as drain:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             # As the C part of the handler, without a signal that would interrupt the call.
@@ -95,7 +103,7 @@ def test_stop_signal_ends_the_conversation_that_is_held_or_begins_after_it(
 ) -> None:
     caplog.set_level("INFO")
     wanted = parse_listens(["command=tcp://127.0.0.1:0"], "m")
-    with closing(Drain(300.0)) as drain, open_listeners(wanted, Limits(idle=5.0), str) as (listener,):
+    with open_listeners(wanted, Limits(idle=5.0, grace=300.0), str) as (listener,), closing(Drain([listener])) as drain:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             theirs.sendall(b"PING\r\n")
@@ -106,8 +114,38 @@ def test_stop_signal_ends_the_conversation_that_is_held_or_begins_after_it(
             drain.serve_stream(listener, ours, "")
             assert drain.is_set
             assert theirs.recv(100) == b"+PONG\r\n"
+            assert listener.socket.fileno() == -1
     # And not only because its client is silent.
     assert caplog.text == ""
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("before", [True, False])
+def test_nothing_listens_after_a_stop_signal_while_a_datagram_is_answered(
+    monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """And what the signal comes before a conversation leaves open, its model still waits for or closes itself."""
+    wanted = parse_listens(["command=tcp://127.0.0.1:0", "command=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as listeners, closing(Drain(listeners)) as drain:
+        seen: list[object] = []
+
+        def answer(*given: object) -> None:
+            if not before:
+                signal.raise_signal(signal.SIGTERM)
+            seen.extend((given, *(each.socket.fileno() == -1 for each in listeners)))
+
+        if before:
+            # Nor do those that are over count.
+            ours, theirs = socket.socketpair()
+            with ours:
+                theirs.close()
+                drain.serve_stream(listeners[0], ours, "")
+            drain.serve_datagram(listeners[1], b"", "")
+            signal.raise_signal(signal.SIGTERM)
+            assert listeners[0].socket.fileno() != -1
+        monkeypatch.setattr(blocking, "serve_datagram", answer)
+        drain.serve_datagram(listeners[1], b"PING", "peer")
+        assert seen == [(listeners[1], b"PING", "peer"), True, False]
 
 
 class Noted:

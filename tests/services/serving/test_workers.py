@@ -222,17 +222,27 @@ class ExitedError(BaseException):
     """Instead of the end of the process."""
 
 
+class Closed:
+    """A socket that notes its end."""
+
+    def __init__(self, name: str, seen: list[object]) -> None:
+        self._name, self._seen = name, seen
+
+    def close(self) -> None:
+        self._seen.append(self._name)
+
+
 @pytest.mark.usefixtures("kept_signals")
 @pytest.mark.parametrize(
     ("ends", "code", "steps"),
     [
-        (True, 0, ["closed", (1, "own")]),
-        (False, 1, ["closed", (1, "own")]),
-        (SystemExit(3), 3, ["closed", (1, "own")]),
-        (SystemExit("a text"), 1, ["closed", (1, "own")]),
-        (KeyboardInterrupt(), 1, ["closed", (1, "own")]),
-        (ValueError("a bug"), 1, ["closed", (1, "own")]),
-        (None, 1, ["closed"]),  # its parent has exited meanwhile
+        (True, 0, ["closed", "another's", 1]),
+        (False, 1, ["closed", "another's", 1]),
+        (SystemExit(3), 3, ["closed", "another's", 1]),
+        (SystemExit("a text"), 1, ["closed", "another's", 1]),
+        (KeyboardInterrupt(), 1, ["closed", "another's", 1]),
+        (ValueError("a bug"), 1, ["closed", "another's", 1]),
+        (None, 1, ["closed", "another's"]),  # its parent has exited meanwhile
     ],
     ids=["clean", "cut off", "code", "text", "interrupt", "bug", "orphan"],
 )
@@ -243,7 +253,10 @@ def test_exit_code_of_a_worker_says_how_it_ended(
     code: int,
     steps: list[object],
 ) -> None:
-    """Until its work has handlers of its own, a stop signal ends it in order: nothing is in flight."""
+    """Until its work has handlers of its own, a stop signal ends it in order: nothing is in flight.
+
+    The sockets of another worker would listen for as long as this one lives.
+    """
     seen: list[object] = []
     codes: list[int] = []
 
@@ -252,7 +265,8 @@ def test_exit_code_of_a_worker_says_how_it_ended(
         raise ExitedError
 
     def work(number: int, listeners: Any) -> bool:
-        seen.append((number, listeners))
+        seen.append(number)
+        assert listeners is parent._listeners[number]
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()).isdisjoint({signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD})
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
         for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
@@ -267,7 +281,10 @@ def test_exit_code_of_a_worker_says_how_it_ended(
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr(workers, "die_with", lambda parent: parent == 7 and ends is not None)
     parent = Workers.__new__(Workers)
-    parent._work, parent._listeners = work, cast(Any, ["another's", "own"])
+    shared, *others = (
+        cast(Any, SimpleNamespace(socket=Closed(name, seen))) for name in ("shared", "another's", "its own")
+    )
+    parent._work, parent._listeners = work, [[shared, other] for other in others]
     stop = cast(Any, SimpleNamespace(close=lambda: seen.append("closed")))
     signal.pthread_sigmask(signal.SIG_BLOCK, (*stop_signals(), signal.SIGCHLD))
     try:
