@@ -1,5 +1,6 @@
 """thread_pool, prefork and asyncio_prefork: a fixed number of workers, full, killed, and asked to stop."""
 
+import fcntl
 import os
 import select
 import selectors
@@ -9,22 +10,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from loadtests.sockets.errors import NoAnswerError, WrongAnswerError
-from services.models import thread_pool
+from services.models import prefork, thread_pool
 from services.models.thread_pool import Pool
 from services.protocol import Limits
+from services.serving import accepting
 from services.serving.accepting import Shortage
+from services.serving.blocking import Drain
 from services.serving.listeners import Listener, open_listeners, parse_listens
 from tests.support.reading import is_over, ping, read_all
 from tests.support.servers import Server, is_asleep
 from tests.support.waiting import settled, wait_until
+
+TWO = parse_listens(["command=tcp://127.0.0.1:0", "echo=tcp://127.0.0.1:0"], "m")
 
 BLOCKING = pytest.mark.parametrize("name", ["thread_pool", "prefork"])
 PROCESSES = pytest.mark.parametrize("name", ["prefork", "asyncio_prefork"])
@@ -107,9 +113,7 @@ def test_thread_of_a_pool_outlives_an_error_in_a_job(caplog: pytest.LogCaptureFi
 @pytest.mark.usefixtures("kept_signals")
 def test_acceptor_of_a_pool_takes_no_more_clients_than_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """It sees both sockets ready before it accepts at the first. Who waits in the backlog can get another server."""
-    with open_listeners(
-        parse_listens(["command=tcp://127.0.0.1:0", "echo=tcp://127.0.0.1:0"], "m"), Limits(workers=1), lambda: ""
-    ) as listeners:
+    with open_listeners(TWO, Limits(workers=1), str) as listeners:
         taken: list[Listener] = []
         accept, wait = Listener.accept, Shortage.select
 
@@ -130,6 +134,166 @@ def test_acceptor_of_a_pool_takes_no_more_clients_than_threads(monkeypatch: pyte
                 stack.enter_context(socket.create_connection(listener.socket.getsockname()))
             thread_pool.serve(listeners)
     assert len(taken) == 1
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_acceptor_of_a_pool_takes_nobody_in_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while it accepts at the first of two sockets that it saw ready. Threads would be free."""
+    with open_listeners(TWO, Limits(workers=3), str) as listeners:
+        taken: list[Listener] = []
+        accept = Listener.accept
+
+        def stop_and_accept(listener: Listener) -> object:
+            taken.append(listener)
+            signal.raise_signal(signal.SIGTERM)
+            return accept(listener)
+
+        monkeypatch.setattr(Listener, "accept", stop_and_accept)
+        with ExitStack() as stack:
+            for listener in listeners:
+                stack.enter_context(socket.create_connection(listener.socket.getsockname()))
+            thread_pool.serve(listeners)
+    assert len(taken) == 1
+
+
+def test_thread_of_a_pool_is_free_after_its_conversation_and_not_before() -> None:
+    """An acceptor that is woken too early finds no room, and is not woken again."""
+    pool = Pool(1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def converse() -> None:
+        begun.set()
+        assert go_on.wait(20)
+
+    try:
+        pool.conversations.begin()
+        pool.submit(partial(pool.conversations._hold, converse))
+        assert begun.wait(20)
+        assert not select.select([pool], [], [], 0)[0]
+        assert not pool.has_room
+        go_on.set()
+        assert select.select([pool], [], [], 20)[0]
+        assert pool.has_room
+    finally:
+        go_on.set()
+        pool.close()
+
+
+def test_pool_waits_for_its_threads_before_it_closes_what_they_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drain is over when the last conversation is, and its thread still has to say that it is free."""
+    pool = Pool(1)
+    written: list[object] = []
+    joins = threading.Event()
+    write, join = os.eventfd_write, pool._threads[0].join
+
+    def write_late(descriptor: int, value: int) -> None:
+        assert joins.wait(20)
+        written.append(write(descriptor, value))
+
+    def join_noted() -> None:
+        joins.set()
+        join()
+
+    monkeypatch.setattr(os, "eventfd_write", write_late)
+    monkeypatch.setattr(pool._threads[0], "join", join_noted)
+    pool.submit(lambda: None)
+    pool.close()
+    assert written == [None]
+
+
+# What a worker does: takes the lock, waits for clients, accepts, gives the lock back, serves.
+TURN = ["lock", "wait", "accept", "unlock", "serve"]
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize(
+    ("stops_at", "expected"),
+    [
+        # Two sockets are ready at first. It takes one client, and comes back for the other with the lock.
+        (("serve", 2), [*TURN, "unlock", *TURN, "unlock"]),
+        # In a drain nobody is accepted, and the lock is the next one's.
+        (("lock", 1), ["lock", "unlock"]),
+        (("wait", 1), ["lock", "wait", "unlock"]),
+        # Who has been accepted is served.
+        (("accept", 1), [*TURN, "unlock"]),
+        (("serve", 1), [*TURN, "unlock"]),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_worker_of_prefork_accepts_under_the_lock_and_serves_without_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stops_at: tuple[str, int], expected: list[str]
+) -> None:
+    with open_listeners(TWO, Limits(), str) as listeners, ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(socket.create_connection(listener.socket.getsockname()))
+        steps = note_steps(monkeypatch, stops_at)
+        prefork._serve_as_worker(listeners, -1)
+    assert (steps, caplog.messages) == (expected, [])
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_worker_of_prefork_with_its_own_sockets_needs_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_listeners(TWO, Limits(reuse_port=1), str) as listeners, ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(socket.create_connection(listener.socket.getsockname()))
+        steps = note_steps(monkeypatch, ("serve", 2))
+        prefork._serve_as_worker(listeners, -1)
+    assert steps == ["wait", "accept", "serve"] * 2
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_worker_of_prefork_that_lacks_descriptors_keeps_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one would fail as well. And a signal that comes while it waits for its turn is not lost."""
+    monkeypatch.setattr(accepting, "FIRST_PAUSE", 0.001)
+    with open_listeners(TWO[:1], Limits(), str) as listeners, ExitStack() as stack:
+        stack.enter_context(socket.create_connection(listeners[0].socket.getsockname()))
+        steps = note_steps(monkeypatch, ("try", 2), fails=True, is_free=lambda: steps.count("try") == 1)
+        prefork._serve_as_worker(listeners, -1)
+    assert steps == ["lock", "wait", "accept", "try", "wait", "accept", "try", "lock"]
+
+
+def note_steps(
+    monkeypatch: pytest.MonkeyPatch,
+    stops_at: tuple[str, int],
+    *,
+    fails: bool = False,
+    is_free: Callable[[], bool] = lambda: True,
+) -> list[str]:
+    """Let a worker of prefork note its steps, without a lock and without serving; stop it at the nth of a kind.
+
+    Args:
+        fails: whether it lacks the descriptors to accept with.
+        is_free: whether it gets the lock at once.
+    """
+    steps: list[str] = []
+    accept, wait = Listener.accept, Shortage.select
+
+    def note(step: str) -> None:
+        steps.append(step)
+        if stops_at == (step, steps.count(step)):
+            signal.raise_signal(signal.SIGTERM)
+
+    def lock(descriptor: int, operation: int) -> None:
+        note({fcntl.LOCK_EX: "lock", fcntl.LOCK_UN: "unlock"}.get(operation, "try"))
+        if operation & fcntl.LOCK_NB and not is_free():
+            raise BlockingIOError
+
+    def wait_noted(shortage: Shortage, selector: selectors.BaseSelector) -> object:
+        note("wait")
+        return wait(shortage, selector)
+
+    def accept_noted(listener: Listener) -> object:
+        note("accept")
+        if fails:
+            listener.shortage.failed("no descriptor")
+            return None
+        return accept(listener)
+
+    monkeypatch.setattr(fcntl, "lockf", lock)
+    monkeypatch.setattr(Shortage, "select", wait_noted)
+    monkeypatch.setattr(Listener, "accept", accept_noted)
+    monkeypatch.setattr(Drain, "serve_stream", lambda *_: note("serve"))
+    return steps
 
 
 @PROCESSES
