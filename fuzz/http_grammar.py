@@ -144,9 +144,7 @@ class Maker:
     def _request(self) -> bytes:
         first = self._part(_METHODS) + self._part(_SPACES) + self._part(_TARGETS) + self._part(_SPACES)
         lines = [first + self._part(_VERSIONS), self._part(_HOSTS)]
-        lines += [
-            self._part(_NAMES) + self._part(_COLONS) + self._part(_VALUES) for _ in range(self._random.randrange(3))
-        ]
+        lines += [self._field() for _ in range(self._random.randrange(3))]
         for probability, name, choices in ((0.15, b"Connection", _CONNECTIONS), (0.05, b"Expect", _EXPECTATIONS)):
             if self._happens(probability):
                 lines.append(name + self._part(_COLONS) + self._part(choices))
@@ -180,7 +178,7 @@ class Maker:
         for _ in range(self._random.randrange(3)):
             if data:
                 pieces += [self._number(_SIZES, len(data)), self._part(_ENDS), data, self._part(_ENDS)]
-        trailer = self._part(_NAMES) + self._part(_COLONS) + self._part(_VALUES) + self._part(_ENDS)
+        trailer = self._field() + self._part(_ENDS)
         pieces += [
             self._number(_SIZES, 0),
             self._part(_ENDS),
