@@ -53,8 +53,8 @@ def ask_wsgi(method: str, path: str, body: bytes = b"", **fields: str) -> Answer
         "wsgi.input": io.BytesIO(body),
         **{f"HTTP_{name.upper()}": value for name, value in fields.items()},
     }
-    if "content_type" in fields:
-        environ["CONTENT_TYPE"] = fields["content_type"]
+    # These two have no prefix, PEP 3333, "environ Variables".
+    environ |= {name.upper(): fields[name] for name in ("content_type", "content_length") if name in fields}
     if body:
         environ["CONTENT_LENGTH"] = str(len(body))
         # The input may have no end, PEP 3333, "Input and Error Streams".
@@ -180,6 +180,7 @@ def test_echo_returns_its_body(ask: Ask) -> None:
     for fields, kind, body in (
         ({}, "application/octet-stream", large),
         ({"content_type": "text/css"}, "text/css", b"small"),
+        ({"content_length": "0"}, "application/octet-stream", b""),
     ):
         found = ask("POST", "/echo", body, **fields)
         assert (found.status, found.body) == (200, body)
@@ -264,7 +265,10 @@ def test_largest_number_of_a_route_is_allowed(name: str, largest: int) -> None:
 @pytest.mark.parametrize(("ask", "status"), [("wsgi", 501), ("asgi", 426)], indirect=["ask"])
 def test_path_of_websocket_is_no_page(ask: Ask, status: int) -> None:
     found = ask("GET", "/ws")
-    assert (found.status, found.fields.get("upgrade")) == (status, "websocket" if status == 426 else None)
+    assert found.status == status
+    # RFC 9110, 7.8: who sends Upgrade names it in Connection, for a proxy.
+    upgrade = (found.fields.get("upgrade"), found.fields.get("connection"))
+    assert upgrade == (("websocket", "Upgrade") if status == 426 else (None, None))
 
 
 def play(scope: dict[str, Any], incoming: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -281,11 +285,17 @@ def play(scope: dict[str, Any], incoming: list[dict[str, Any]]) -> list[dict[str
     return sent
 
 
+def carry(message: str | bytes) -> dict[str, str | bytes]:
+    return {"text" if isinstance(message, str) else "bytes": message}
+
+
 def test_websocket_echoes_and_obeys(monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> None:
     monkeypatch.setattr(routes, "LIMITS", replace(routes.LIMITS, burn=1, sleep_ms=250))
     answers: list[tuple[str | bytes, str | bytes]] = [
         ("hello", "hello"),
+        ("", ""),
         (b"\0\xff", b"\0\xff"),
+        (b"", b""),
         ("PING", "PONG"),
         ("SLEEP 250", "OK"),
         ("SLEEP 251", "SLEEP 251"),
@@ -295,14 +305,12 @@ def test_websocket_echoes_and_obeys(monkeypatch: pytest.MonkeyPatch, slept: list
         ("BURN 2", "BURN 2"),
         ("BURN x", "BURN x"),
     ]
-    messages = [
-        {"type": "websocket.receive", "text" if isinstance(said, str) else "bytes": said} for said, _ in answers
-    ]
+    # The other key may be there with None, ASGI, "Receive - receive event".
+    messages = [{"type": "websocket.receive", "text": None, **carry(said)} for said, _ in answers]
     incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}, *messages, {"type": "websocket.disconnect"}]
     first, *sent = play({"type": "websocket", "path": "/ws"}, incoming)
     assert first == {"type": "websocket.accept"}
-    assert {item["type"] for item in sent} == {"websocket.send"}
-    assert [item.get("text", item.get("bytes")) for item in sent] == [answer for _, answer in answers]
+    assert sent == [{"type": "websocket.send", **carry(answer)} for _, answer in answers]
     assert slept == [0.25]
 
 
@@ -350,7 +358,10 @@ def test_events_have_their_pause_between_them(ask: Ask, slept: list[float]) -> N
     assert [seconds for seconds in slept if seconds] == [0.05, 0.05, 0.1]
 
 
-@pytest.mark.parametrize(("query", "seconds"), [("", 0.1), ("every=0", 0.0), ("every=2000", 2.0), ("every=x", 0.1)])
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("", 0.1), ("every=0", 0.0), ("every=2000", 2.0), ("every=x", 0.1), ("every=5x", 0.1), ("xevery=5", 0.1)],
+)
 def test_pause_between_events_is_that_of_the_query(query: str, seconds: float) -> None:
     assert routes.read_pause(query) == seconds
 
