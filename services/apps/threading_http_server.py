@@ -118,7 +118,6 @@ class Handler(BaseHTTPRequestHandler):
         while left and (piece := self.rfile.read1(min(SEND_SIZE, left))):
             left -= len(piece)
             self.wfile.write(piece)
-        self.close_connection |= left > 0
 
 
 class Server(ThreadingHTTPServer):
