@@ -67,7 +67,7 @@ class ReplyReader:
     """Reads the reply to one request after the other, and compares it with what it must be.
 
     Attributes:
-        raw: the bytes of the last reply; empty if there were too many.
+        raw: the bytes of the last complete reply; empty if there were too many.
         closes: the server closes after this reply, so the client must not send another request.
     """
 
@@ -87,6 +87,7 @@ class ReplyReader:
     )
 
     def __init__(self) -> None:
+        self.raw = b""
         self.begin(b"")
 
     def begin(self, body: bytes | None) -> None:
@@ -96,19 +97,12 @@ class ReplyReader:
         self._at = 0  # of the body, how much has come
         self._buffer = b""
         self._has_head = False
-        self._chunked = False
         # Bytes of the body that are to come; None: it ends with the connection. The same for the chunk.
         self._left: int | None = 0
         self._chunk_left = 0
         self._pieces: list[bytes] = []
         self._raw_size = 0
-        self.raw = b""
         self.closes = False
-
-    @property
-    def received(self) -> int:
-        """Bytes of the reply that have come."""
-        return self._raw_size
 
     @property
     def body(self) -> bytes:
@@ -142,7 +136,7 @@ class ReplyReader:
         Raises:
             WrongBytesError: the body that it ends is too short.
         """
-        if not self._has_head or self._chunked or self._left is not None:
+        if not self._has_head or self._left is not None:
             return False
         self._check_end()
         self._finish()

@@ -82,11 +82,10 @@ class MessageReader:
     """Reads a server's frames, and compares the messages with what they must be.
 
     Attributes:
-        raw: the bytes of the last message, if it came as one frame with nothing else; empty otherwise.
         pongs: frames that answer pings of the server and are to be sent.
     """
 
-    __slots__ = ("_at", "_buffer", "_opcode", "_payload", "_started", "pongs", "raw", "received")
+    __slots__ = ("_at", "_buffer", "_opcode", "_payload", "_started", "pongs")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -99,8 +98,6 @@ class MessageReader:
         self._opcode, self._payload = (_NONE, b"") if head is None else (head[0] & _OPCODE, frame[head[1] :])
         self._at = 0
         self._started = False
-        self.received = 0
-        self.raw = b""
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; return whether the message is complete.
@@ -110,7 +107,6 @@ class MessageReader:
             ClosedError: the server closes.
             ExtraReplyError: more came than the message.
         """
-        self.received += len(data)
         self._buffer = buffer = self._buffer + data if self._buffer else data
         at = 0
         done = False
@@ -128,8 +124,6 @@ class MessageReader:
                 if done:
                     raise ExtraReplyError
                 done = self._take(opcode, payload, is_final=bool(flags & _FINAL))
-                if done and at == 0 and start + size == len(buffer):
-                    self.raw = buffer
             at = start + size
         self._buffer = buffer[at:]
         if done and self._buffer:
