@@ -222,6 +222,7 @@ WRONG = {
         b"x" * 61,
         f": b'{'x' * 60}'\\.\\.\\. \\(61 bytes\\) is not the head of a reply$",
     ),
+    "half a head": ("http", ["/"], b"HTTP/1.1 200 OK\r\n", "is not the head of a reply"),
     "half a page": ("http", ["/"], b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "9 bytes were promised, 3 came"),
     "a page of any size": (
         "http",

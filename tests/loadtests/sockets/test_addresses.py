@@ -4,6 +4,7 @@ import _socket
 import contextlib
 import os
 import socket
+import struct
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -68,8 +69,9 @@ def test_reply_path_is_where_the_server_can_see_it(tmp_path, monkeypatch, writab
         Path(path).touch()
         assert len(list(parent.glob("c-*"))) == 1
     assert not list(tmp_path.rglob("c-*"))
-    with addresses.reply_path(str(tmp_path / "s" / "in" / "sock")):
-        pass  # no socket was bound there
+    # An exchange that fails, and no socket was bound there.
+    with contextlib.suppress(TimeoutError), addresses.reply_path(str(tmp_path / "s" / "in" / "sock")):
+        raise TimeoutError
     assert not list(tmp_path.rglob("c-*"))
 
 
@@ -81,6 +83,12 @@ def test_reply_path_without_a_folder_is_named(tmp_path, monkeypatch):
         addresses.reply_path("/s/sock"),
     ):
         pass
+
+
+@pytest.mark.parametrize("url", ["tcp:///s", "http:///s", "unix://s", "udp://h", "tcp://:7", "tcp://h:65536", "h:7"])
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(ValueError, match=f"^'{url}' is not tcp://HOST:PORT, "):
+        addresses.Endpoint.parse(url)
 
 
 def test_address_that_worked_is_tried_first(resolve):
@@ -227,3 +235,14 @@ def test_client_with_the_port_of_its_server_at_another_address_is_none():
         client.bind(("127.0.0.78", LONELY[1]))
         client.connect(LONELY)
         addresses.refuse_itself(client, LONELY)
+
+
+def test_server_that_has_reset_its_client_is_not_its_client():
+    """What is then to be done fails with the reset, and is reported as such."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        stream, _ = server.accept()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+        addresses.refuse_itself(client, server.getsockname())
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)

@@ -184,5 +184,9 @@ def test_folder_of_a_codec_comes_first_only_while_it_is_loaded(
     tmp_path: Path, make_codec: Callable[[str], Codec]
 ) -> None:
     before = sys.path.copy()
+    with pytest.raises(CodecError, match="SystemExit"):
+        make_codec("raise SystemExit")
+    assert sys.path == [*before, str(tmp_path)]
+    sys.path[:] = before
     make_codec(f"{PLAIN}\nimport sys\nassert sys.path[0] == {str(tmp_path)!r}")
     assert sys.path == [*before, str(tmp_path)]
