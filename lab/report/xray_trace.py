@@ -48,9 +48,8 @@ def _list_events(analysis: Analysis, pid: int) -> Iterator[dict[str, Any]]:
 def _list_switches(lane: Lane, pid: int) -> Iterator[dict[str, Any]]:
     """Give a counter: how often the thread was put on a core from one look to the next."""
     counter = {"ph": "C", "name": f"{lane.name}: put on a core", "pid": pid}
-    switches = lane.switches or ()
-    starts = {each.start for each in switches}
-    for each in switches:
+    starts = {each.start for each in lane.switches}
+    for each in lane.switches:
         yield {**counter, "ts": each.start / 1e3, "args": {"times": each.number}}
         if each.end not in starts:
             yield {**counter, "ts": each.end / 1e3, "args": {"times": 0}}

@@ -132,7 +132,7 @@ def write_intervals(rows: Sequence[Interval], width: int = 44) -> list[str]:
 
 def _write_bar(row: Interval, place: Callable[[float], float], width: int) -> str:
     first, middle = round(place(row.low)), round(place(row.middle))
-    last = width - 1 if math.isinf(row.high) else round(place(row.high))
+    last = round(place(row.high))  # infinity is at the end of the axis
     cells = ["─" if first <= at <= last else " " for at in range(width)]
     if math.isinf(row.high):
         cells[middle + 1 :] = "·" * (width - middle - 2) + ">" if middle < width - 1 else ""

@@ -120,11 +120,11 @@ def draw_lines(
 
 
 def _draw_line(line: Line, x: Callable[[float], float], y: Callable[[float], float], height: int) -> Iterable[Markup]:
-    for is_known, part in groupby(line.points, lambda point: point[1] is not None):
+    for _, part in groupby(line.points, lambda point: point[1] is not None):
         places = [(x(at), y(value)) for at, value in part if value is not None]
-        if is_known and len(places) > 1:
+        if len(places) > 1:
             yield draw_path(places, height, "line dashed" if line.is_dashed else "line")
-        if is_known and (line.has_dots or len(places) == 1):
+        if line.has_dots or len(places) == 1:
             yield from (draw_mark(line.tone, *place, size=2.6) for place in places)
     yield from (
         tag("circle", class_="ring", cx=percent(x(at)), cy=y(value), r=5.5)

@@ -100,6 +100,8 @@ def test_calls_after_the_last_reply_belong_to_it_for_half_of_the_pause() -> None
         Call(1, "epoll_wait", 22, 22 + half, 1),
         Call(1, "recvfrom", 22 + half, 23 + half, 6),
         Call(1, "close", 23 + half, 23 + half),
+        # The last one of its thread.
+        Call(2, "futex", 15, 23 + half, 0),
     ]
     assert count_calls(calls, 10, 22, 1) == ({"sendto": 1.0, "epoll_wait": 1.0}, 7.0)
 
@@ -142,9 +144,10 @@ def test_costs_are_medians_of_the_rounds() -> None:
     assert ping == Cost("m", "PING", {"sendto": 0.5, "epoll_wait": 1.0}, 3.0, 4.0)
     assert ping.all_calls == 1.5
     assert echo == Cost("m", "echo 1 KiB", None, None, None)
-    assert list(list_rows([ping, echo])) == [
+    assert list(list_rows([ping, echo, Cost("m", "x", None, 3.0, None)])) == [
         ["m", "PING", "1.5", "sendto 0.5, epoll_wait 1", "3", "4"],
         ["m", "echo 1 KiB", "–", "–", "–", "–"],  # noqa: RUF001
+        ["m", "x", "–", "–", "3", "–"],  # noqa: RUF001
     ]
 
 

@@ -158,6 +158,14 @@ def test_wide_intervals_are_on_a_logarithmic_axis_that_says_so() -> None:
     assert seen.series["none"].marks[0][0] == about(100 * math.log(1.12) / math.log(220 * 1.12**2), abs=0.01)
 
 
+def test_axis_has_room_for_the_lowest_end_and_for_the_highest_bound() -> None:
+    (row,) = read_chart(draw_rows([Interval("a", 100, 10, 1000)])).series.values()
+    assert row.marks[0][0] == 50.0
+    # From 10 / 1.12 to 1000 * 1.12.
+    (row,) = read_chart(draw_rows([Interval("a", 1000, 10, math.inf)])).series.values()
+    assert row.marks[0][0] == about(100 - 100 * math.log(1.12) / math.log(100 * 1.12**2), abs=0.01)
+
+
 def test_groups_have_headings() -> None:
     rows = [
         Interval("a", 1, 1, 1, group="thread"),
@@ -171,6 +179,7 @@ def test_groups_have_headings() -> None:
     thread, loop = (float(each["y"]) for each in list_elements(draw_rows(rows), "group"))
     assert 11 < thread < 22
     assert 60 + 11 < loop < 60 + 22
+    assert read_chart(draw_rows(rows[:2])).notes == ["thread"]
 
 
 def test_chart_has_its_figures_as_text() -> None:
@@ -199,7 +208,7 @@ def test_knee_and_gap_of_a_line_are_drawn() -> None:
     # Grey lines are drawn first, below the others.
     assert list(seen.series) == ["b", "a"]
     assert [len(path) for path in seen.series["b"].paths] == [2, 2]
-    assert seen.series["b"].classes.count("dashed") == 2
+    assert [seen.series[name].classes.count("dashed") for name in ("a", "b")] == [0, 2]
     assert seen.series["a"].classes.count("ring") == 1
     # 10 is in the middle of a logarithmic axis from 1 to 100.
     assert seen.series["a"].paths[0][1][0] == 500
@@ -301,6 +310,10 @@ def test_percentiles_need_ten_samples_beyond_them() -> None:
     up = [y for _, y in seen.series["many"].paths[0]]
     room = math.log(1099 / 200 * 1.12**2)
     assert (up[0], up[-1]) == (round(1000 - 1000 * math.log(1.12) / room), round(1000 * math.log(1.12) / room))
+    # Nor is what is not known.
+    some = Distribution("some", Tone.GREY, 1000, {0.5: 100.0, 0.9: None})
+    known = read_chart(draw_percentiles("p", "P", [some], show=show_time, up="time"))
+    assert known.series["some"].tip == "some: p50 100 µs"
     # Without samples there is nothing to show.
     nothing = read_chart(draw_percentiles("p", "P", [], show=show_time, up="time"))
     assert (nothing.series, nothing.ticks[:2]) == ({}, ["p50", "p90"])
@@ -390,6 +403,9 @@ def test_label_of_a_point_is_beside_it_and_hidden_in_windows_without_room() -> N
     crowded = [Point("first", 50, 50, Tone.BLUE), Point("somewhat behind", 26, 50, Tone.ORANGE)]
     chart = draw_scatter("s", "S", crowded, across=axis, up=axis)
     assert read_label("somewhat behind") == ("name wide", "26%", "9", "start")
+    # One that has room on the right in a wide window alone is on the left in both.
+    chart = draw_scatter("s", "S", [Point("fifth", 90, 50)], across=axis, up=axis)
+    assert read_label("fifth") == ("name", "90%", "-9", "end")
     # One that has no room in either has no label, and its name as a tooltip.
     hidden = [*points, Point("a name as long as the plot is wide on a desk, and a little more", 60, 90)]
     seen = read_chart(draw_scatter("s", "S", hidden, across=axis, up=axis))
@@ -464,6 +480,7 @@ def test_intervals_in_characters_are_on_one_axis() -> None:
         f"bound <b>  {' ' * 7}──○{'·' * 11}>  ≥ 500",
         f"slow          ─◆{' ' * 17}  200",
     ]
+    assert write_intervals([Interval("a", 100, 10, 1000, text="100")], 21) == [f"a  {'─' * 10}○{'─' * 10}  100"]
     assert write_intervals([]) == []
     # The usual width.
     assert {len(line) for line in write_intervals(ROWS[:1])} == {len("fast") + 2 + 44 + 2 + len("1k")}
