@@ -80,9 +80,7 @@ class Recorder:
                 replace(socket.socket, name, self._wrap_connect)
             for owner in (socket.socket, ssl.SSLSocket):
                 for name, make in self._make_wrappers().items():
-                    # Only methods that SSLSocket overrides; the inherited ones are wrapped already.
-                    if owner is socket.socket or name in vars(ssl.SSLSocket):
-                        replace(owner, name, make)
+                    replace(owner, name, make)
             yield
 
     def _make_wrappers(self) -> dict[str, Callable[[Any], Any]]:

@@ -100,7 +100,7 @@ def test_options_change_a_preset() -> None:
         window=2.0,
         warm_up=0.0,
     )
-    assert preset.change() == preset
+    assert [each.change() for each in PRESETS.values()] == list(PRESETS.values())
     # Times of a load that is not one of the presets' own.
     assert find_preset("closed_ping").change(warm_up=None).spec.warm_up == 0.5
 
@@ -122,6 +122,8 @@ def test_closed_loop_has_no_rate() -> None:
         ("burn", None, "steps", None, "closed_burn_steps"),
         ("mixed", "open", None, None, "open_mixed"),
         ("mixed", "open", None, "even", "open_mixed_even"),
+        # A script has a closed loop.
+        ("slow_reader", None, None, None, "closed_slow_reader"),
     ],
 )
 def test_parts_are_combined(
@@ -129,7 +131,7 @@ def test_parts_are_combined(
 ) -> None:
     found = combine(workload, loop=loop, shape=shape, arrivals=arrivals)
     assert (found.name, found.spec.workload, found.spec.loop) == (name, workload, loop or "closed")
-    assert shape in (None, found.spec.shape)
+    assert found.spec.shape == (shape or "steady")
     assert arrivals in (None, found.spec.arrivals)
     if name in PRESETS:
         assert found == PRESETS[name]
