@@ -174,6 +174,7 @@ def test_dataclass_is_built_of_what_json_makes_of_it() -> None:
         {"colour": "red", "corners": [["1", 2.5, "a"]]},
         {"colour": "red"},
         {"colour": "red", "corners": [], "line": "dashed"},
+        {"colour": "red", "corners": {}},
         [],
     ],
 )

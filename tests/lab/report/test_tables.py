@@ -32,3 +32,6 @@ def test_repeated_cells_of_a_group_are_left_empty_on_a_terminal(
     rule = next(number for number, line in enumerate(lines) if line.startswith("──"))
     assert lines[rule - 1] == "family model cores"
     assert lines[rule + 1 :] == [*rows, ""]
+    # The first row is a repetition of none, also where all are alike.
+    show_table(("model", "cores"), [["pool", "1"]] * 2, group=0)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[-3:]] == [["pool", "1"], ["1"], []]

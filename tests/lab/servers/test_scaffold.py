@@ -56,6 +56,8 @@ def test_library_that_other_models_need_has_its_extra_already(clone: Path) -> No
 
 
 def test_invalid_name_is_refused_and_writes_nothing(clone: Path) -> None:
+    # One whose stanza is still to be written.
+    (clone / "services" / "models" / "half_made.py").touch()
     before = {path: path.read_bytes() for path in clone.rglob("*") if path.is_file()}
     for name, extra, said in (
         ("My-Way", None, "not a valid model name"),
@@ -65,6 +67,7 @@ def test_invalid_name_is_refused_and_writes_nothing(clone: Path) -> None:
         ("curio", "curio", "the name of a module"),
         ("plain_socket", None, "exists already"),
         ("peer_redis", None, "exists already"),
+        ("half_made", None, "exists already"),
         ("my_way", "no such thing", "not the name of a distribution"),
     ):
         with pytest.raises(LabError, match=said):
