@@ -146,9 +146,8 @@ class _Reader:
         except (OSError, UnicodeDecodeError) as error:
             raise CatalogueError(f"{self._path}: cannot be read: {error}") from None
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
-            raise CatalogueError(f"{self._path}:{line}: not valid YAML: {error.problem or error.context}") from None
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise CatalogueError(f"{self._path}:{line}: not valid YAML: {error.problem}") from None
         except yaml.YAMLError as error:
             raise CatalogueError(f"{self._path}:1: not valid YAML: {' '.join(str(error).split())}") from None
         return node
@@ -286,11 +285,9 @@ class _Reader:
     def _get(self, name: str) -> str | None:
         if name.startswith(PREFIXES) and name not in KEPT:
             raise ValueError(f"{name} is a setting of Compose or Docker, which the lab does not pass on")
-        if name not in self._environ and self._open_line:
+        if name not in self._environ:
             self._unset.setdefault(name, self._open_line)
         return self._environ.get(name)
-
-    _open_line = 0
 
     @contextmanager
     def _at(self, node: yaml.Node) -> Iterator[None]:

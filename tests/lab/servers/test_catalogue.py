@@ -47,6 +47,9 @@ def test_labels_of_a_model_are_read(tmp_path: Path) -> None:
         False,
         None,
     )
+    # As an override writes what a model shall not have.
+    nothing = 'profiles: []\n    labels:\n      lab.extra: ""\n      lab.services: " "'
+    assert Catalogue.load(write(tmp_path, MODEL.replace("labels:", nothing, 1))).models == (plain,)
     more = "lab.extra: trio, lab.contract: rfc, lab.cores: all, lab.concurrency: loop, lab.services: echo"
     labels = f"labels: {{lab.model: mine, lab.family: f, lab.summary: s, lab.transports: tcp, {more}}}"
     (found,) = Catalogue.load(write(tmp_path, f"services: {{mine: {{image: x, {labels}}}}}\n")).models
@@ -328,6 +331,10 @@ BROKEN = {
     ),
     "profiles are a text": (
         MODEL.replace("    image: example/mine", "    image: x\n    profiles: p"),
+        r"compose\.yaml:4: profiles of mine has to be a list of one name",
+    ),
+    "a number as a profile": (
+        MODEL.replace("    image: example/mine", "    image: x\n    profiles: [5]"),
         r"compose\.yaml:4: profiles of mine has to be a list of one name",
     ),
     "two profiles": (

@@ -97,6 +97,8 @@ CASES: dict[str, Case] = {
     "a number": label("10"),
     "a float": label("1.50"),
     "sixty": label("22:22"),
+    "sixty, and a fraction": label("22:22.5"),
+    "zero as a float": label("0.0"),
     "octal": label("010"),
     "hexadecimal": label("0x10"),
     "a date": Case(label("2026-01-02").base, refused="7: put 2026-01-02 in quotes"),
@@ -120,6 +122,7 @@ CASES: dict[str, Case] = {
         override="services: {other: {environment: {A: other}}}\n",
     ),
     "an alias of itself": Case("x-a: &a {b: *a}\n" + BASE, refused="1: an anchor contains an alias of itself"),
+    "an alias of itself to merge": Case("x-a: &a {<<: *a}\n" + BASE, refused="1: an anchor contains an alias of"),
     "a key twice": Case(BASE + "    image: other\n", refused="8: image is here a second time; the first is in line 3"),
     # Overrides.
     "a label more": override("labels: {lab.cores: all, lab.summary: t}"),
@@ -140,6 +143,10 @@ CASES: dict[str, Case] = {
     "override of all services": Case(override="services: !override\n  mine: {image: x}\n"),
     "override of a mapping": override("environment: !override {C: c}"),
     "override of labels": override("labels: !override {lab.model: mine, lab.family: f, lab.summary: t}"),
+    "override of one label": override("labels: {lab.summary: !override t}"),
+    "override of one variable in the first file": Case(BASE.replace("B: two", "B: !override 2, C: !reset null")),
+    "override of a service": Case(override="services: {mine: !override {image: x, labels: [lab.x=y]}}\n"),
+    "override inside a new service": Case(override="services: {other: {image: x, entrypoint: !override [a]}}\n"),
     "override of a list": override("entrypoint: !override [c]"),
     "override of a build": override("build: !override {context: /other}"),
     "an unknown tag": override(
@@ -245,6 +252,19 @@ def test_override_has_any_of_composes_names(tmp_path: Path, name: str) -> None:
     assert catalogue["mine"].summary == "another"
 
 
+def test_override_by_itself_is_a_file_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / OVERRIDE_NAMES[0]
+    path.write_text(BASE)
+    assert Catalogue.load(path).files == (path,)
+
+
+def test_where_the_engine_is_may_be_asked(tmp_path: Path) -> None:
+    """The lab passes it on."""
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {a: {user: '${DOCKER_HOST}'}}\n")
+    assert read_services([path], {"DOCKER_HOST": "unix:///d.sock"})["a"]["user"] == "unix:///d.sock"
+
+
 def test_second_override_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(BASE)
     for name in OVERRIDE_NAMES[:3]:
@@ -265,12 +285,13 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_plain_words_are_truth_values_and_quoted_ones_text(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
-    path.write_text("services: {a: {init: true, tty: FALSE, user: 'true', hostname: false_}}\n")
+    path.write_text("services: {a: {init: true, tty: FALSE, user: 'true', hostname: false_, domainname: !!str true}}\n")
     assert read_services([path], {})["a"] == {
         "init": True,
         "tty": False,
         "user": "true",
         "hostname": "false_",
+        "domainname": "true",
         "labels": {},
     }
 
