@@ -153,6 +153,8 @@ def test_page_escapes_the_name_of_the_model(deliver: Callable[..., Outcome]) -> 
     text = "# Server\r\nmodel:<b>\r\n"
     (reply,) = read_replies(deliver(ask("/", fields="Accept: text/html\r\n"), info=lambda: text).sent)
     assert b"<h1>&lt;b&gt;</h1>" in reply.body
+    (reply,) = read_replies(deliver(ask("/", fields="Accept: text/html\r\n")).sent)
+    assert b"<h1>a server</h1>" in reply.body
     assert "default-src 'none'" in reply.fields["content-security-policy"]
 
 
@@ -167,7 +169,7 @@ def test_body_is_echoed_or_dropped(deliver: Callable[..., Outcome], framing: str
     if framing == "length":
         request = ask(path, method, f"{fields}Content-Length: {len(body)}\r\n") + body
     else:
-        chunks = b"a\r\n0123456789\r\n14\r\n" + body[10:] + b"\r\n0\r\nA: b\r\n\r\n"
+        chunks = b"a\r\n0123456789\r\n14\r\n" + body[10:] + b"\r\n0\r\nA: %b\r\n\r\n" % (b"b" * 200)
         request = ask(path, method, f"{fields}Transfer-Encoding: chunked\r\n") + chunks
     outcome = deliver(request + PING, limits=Limits(http_requests=1) if closes == "by its number" else None)
     first, *others = read_replies(outcome.sent)
@@ -178,10 +180,17 @@ def test_body_is_echoed_or_dropped(deliver: Callable[..., Outcome], framing: str
     assert ("transfer-encoding" in first.fields) == (framing == "chunked" and path == "/echo")
 
 
-def test_echo_needs_a_length(deliver: Callable[..., Outcome]) -> None:
-    outcome = deliver(ask("/echo", "POST") + PING)
+@pytest.mark.parametrize(("fields", "version"), [("", "1.1"), ("Connection: close\r\n", "1.1"), ("", "1.0")])
+def test_echo_needs_a_length(deliver: Callable[..., Outcome], fields: str, version: str) -> None:
+    outcome = deliver(ask("/echo", "POST", fields, version) + PING)
     assert [reply.status for reply in read_replies(outcome.sent)] == [411]
     assert outcome.closed
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_echo_is_for_post(deliver: Callable[..., Outcome], method: str) -> None:
+    requests = ask("/echo", method) + ask("/echo", method, "Content-Length: 3\r\n") + b"abc" + PING
+    assert [reply.status for reply in read_replies(deliver(requests).sent)] == [405, 405, 200]
 
 
 def test_body_that_becomes_wrong_breaks_the_echo_off(pull: Callable[..., Outcome]) -> None:
@@ -223,8 +232,9 @@ def test_version_1_0_has_no_chunks(deliver: Callable[..., Outcome]) -> None:
 
 
 def test_version_1_0_is_kept_alive_and_told_so(deliver: Callable[..., Outcome]) -> None:
-    outcome = deliver(ask("/ping", fields="Connection: Keep-Alive\r\n", version="1.0") * 2)
-    assert [reply.fields["connection"] for reply in read_replies(outcome.sent)] == ["keep-alive"] * 2
+    outcome = deliver(ask("/ping", fields="Connection: Keep-Alive\r\n", version="1.0") * 2 + PING)
+    kept = [reply.fields.get("connection") for reply in read_replies(outcome.sent)]
+    assert kept == ["keep-alive", "keep-alive", None]
     assert not outcome.closed
 
 
@@ -252,8 +262,12 @@ def test_chunks_of_one_byte(pull: Callable[..., Outcome], pipeline: int) -> None
         connection = Connection("http", limits=Limits(pipeline=pipeline))
         request = ask(path, method, "Transfer-Encoding: chunked\r\n") + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n"
         connection.receive_data(request + PING)
-        first, second = read_replies(pull(connection).sent)
+        outcome = pull(connection)
+        first, second = read_replies(outcome.sent)
         assert (first.body, second.body) == (wanted, b"PONG\n")
+        if pipeline == 1 and path == "/echo":
+            # One step in each turn: the size of a chunk, its data, its end.
+            assert outcome.sends == 5000 + 1 + 1
 
 
 @pytest.mark.parametrize("path", ["/blob/50000000", "/stream/800000"])
@@ -312,8 +326,42 @@ def test_drain_finishes_what_has_begun(pull: Callable[..., Outcome], path: str) 
         connection.receive_digest(begun.run())
     connection.drain()
     pull(connection, outcome)
-    assert [reply.status for reply in read_replies(outcome.sent)] == [200]
+    (reply,) = read_replies(outcome.sent)
+    # What has begun to be sent cannot say so any more.
+    assert (reply.status, reply.fields.get("connection")) == (200, None if isinstance(begun, Send) else "close")
     assert outcome.closed
+
+
+def test_last_reply_for_the_client_does_not_wait_for_the_end_of_a_drain(pull: Callable[..., Outcome]) -> None:
+    connection = Connection("http")
+    connection.drain(arrived=1000)
+    connection.receive_data(ask("/ping", fields="Connection: close\r\n"))
+    outcome = pull(connection)
+    assert [reply.fields["connection"] for reply in read_replies(outcome.sent)] == ["close"]
+    assert outcome.closed
+
+
+def test_nothing_is_refused_behind_the_last_reply_of_a_drain(pull: Callable[..., Outcome]) -> None:
+    stream = PING + b"wrong\r\n"
+    connection = Connection("http")
+    connection.drain(arrived=len(stream))
+    connection.receive_data(stream)
+    outcome = pull(connection)
+    assert [reply.fields["connection"] for reply in read_replies(outcome.sent)] == ["close"]
+    assert outcome.closed
+
+
+def test_body_is_not_asked_for_in_a_drain(pull: Callable[..., Outcome]) -> None:
+    """What is not on its way yet would come too late."""
+    connection = Connection("http")
+    connection.drain(arrived=1000)
+    connection.receive_data(ask("/ping", "GET", "Content-Length: 3\r\nExpect: 100-continue\r\n"))
+    outcome = pull(connection)
+    assert outcome.sent == b""
+    connection.receive_data(b"abc")
+    connection.receive_eof()
+    (reply,) = read_replies(pull(connection, outcome).sent)
+    assert (reply.status, reply.fields["connection"]) == (200, "close")
 
 
 def test_drain_of_version_1_0_says_only_close(pull: Callable[..., Outcome]) -> None:
@@ -412,6 +460,18 @@ def test_drain_in_the_middle_of_an_upload(pull: Callable[..., Outcome], framing:
     assert (first.body, second.body) == (b"helloworld", b"PONG\n")
     assert "connection" not in first.fields
     assert second.fields["connection"] == "close"
+    assert outcome.closed
+
+
+def test_last_part_of_an_echo_is_what_was_sent(pull: Callable[..., Outcome]) -> None:
+    """It is the last in a drain, and has no head that could say so."""
+    rest = b"5\r\nworld\r\n0\r\n\r\n"
+    connection = Connection("http")
+    connection.receive_data(ask("/echo", "POST", "Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\n")
+    outcome = pull(connection)
+    connection.drain(arrived=len(rest))
+    connection.receive_data(rest)
+    assert [reply.body for reply in read_replies(pull(connection, outcome).sent)] == [b"helloworld"]
     assert outcome.closed
 
 

@@ -52,6 +52,12 @@ def test_unknown_path(deliver: Callable[..., Outcome], method: str) -> None:
     assert (reply.status, reply.body) == (404, b"" if method == "HEAD" else b"there is no '/nothing' here\n")
 
 
+def test_address_as_a_target_has_a_path(deliver: Callable[..., Outcome]) -> None:
+    """RFC 9112, 3.2.2."""
+    (reply,) = read_replies(deliver(ask("http://lab.test/ping")).sent)
+    assert reply.body == b"PONG\n"
+
+
 def test_reason_quotes_64_bytes(deliver: Callable[..., Outcome]) -> None:
     (reply,) = read_replies(deliver(ask("/" + "a" * 100)).sent)
     assert reply.body == b"there is no '/%b' here\n" % (b"a" * 63)
@@ -98,6 +104,28 @@ def test_empty_line_before_each_request(deliver: Callable[..., Outcome]) -> None
 def test_last_request_but_one_is_as_any(deliver: Callable[..., Outcome]) -> None:
     outcome = deliver(ask() * 2, limits=Limits(http_requests=2))
     assert [reply.fields.get("connection") for reply in read_replies(outcome.sent)] == [None, "close"]
+
+
+LIMITS = Limits(http_line=64, http_headers=4, http_header_bytes=90, http_body=300, sleep_ms=70)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (ask("/" + "a" * 64), "the request line is longer than 64 bytes"),
+        (ask(fields="A: b\r\n" * 4), "more than 4 header fields"),
+        (ask(fields=f"A: {'b' * 90}\r\n"), "the header fields are longer than 90 bytes"),
+        (ask(fields="Content-Length: 301\r\n"), "the body is over the limit of 300 bytes"),
+        (
+            ask(fields="Transfer-Encoding: chunked\r\n") + f"0\r\nA: {'b' * 60}\r\nC: {'d' * 60}\r\n\r\n".encode(),
+            "the trailer fields are longer than 90 bytes",
+        ),
+        (ask("/events/1?every=71"), "71 ms between events is over the limit of 70"),
+    ],
+)
+def test_limit_is_named_when_it_is_exceeded(deliver: Callable[..., Outcome], request_: bytes, said: str) -> None:
+    (reply,) = read_replies(deliver(request_, limits=LIMITS).sent)
+    assert reply.body == f"{said}\n".encode()
 
 
 # RFC 6455, 4.2.
@@ -164,6 +192,11 @@ def test_handshake_that_could_be_read_differently(
     assert reply.status == status
 
 
+def test_head_is_no_handshake(deliver: Callable[..., Outcome]) -> None:
+    (reply,) = read_replies(deliver(handshake(method="HEAD")).sent, ["HEAD"])
+    assert reply.status == 426
+
+
 def test_handshake_with_a_body(deliver: Callable[..., Outcome]) -> None:
     (reply,) = read_replies(deliver(handshake(more=["Content-Length: 3"]) + b"abc").sent)
     assert (reply.status, reply.body) == (400, b"a handshake with a body\n")
@@ -175,6 +208,8 @@ def test_handshake_with_a_body(deliver: Callable[..., Outcome]) -> None:
         ("permessage-deflate", ""),
         ("permessage-deflate; server_max_window_bits=15", ""),
         ("permessage-deflate; server_max_window_bits=11", "; server_max_window_bits=11"),
+        # As browsers ask.
+        ("permessage-deflate; client_max_window_bits", ""),
         ("permessage-deflate; client_max_window_bits=8", ""),
         ("permessage-deflate; client_max_window_bits=15", ""),
     ],

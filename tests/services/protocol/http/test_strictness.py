@@ -164,7 +164,8 @@ def test_slow_head_is_refused(clock: ManualClock, pull: Callable[..., Outcome], 
         received += 1
         pull(connection, outcome)
         clock.now += step
-    assert [reply.status for reply in read_replies(outcome.sent)] == [408]
+    (reply,) = read_replies(outcome.sent)
+    assert (reply.status, reply.body) == (408, b"the head took longer than 10 seconds\n")
     assert received == int(10 / step) + 2
 
 
@@ -195,7 +196,8 @@ def test_slow_body_is_refused(clock: ManualClock, pull: Callable[..., Outcome], 
         if pull(connection, outcome).closed:
             break
         clock.now += 1
-    assert [reply.status for reply in read_replies(outcome.sent)] == [408]
+    (reply,) = read_replies(outcome.sent)
+    assert (reply.status, reply.body) == (408, b"the body comes slower than 100 bytes per second\n")
 
 
 @pytest.mark.parametrize(("received", "statuses"), [(100, []), (99, [408])])

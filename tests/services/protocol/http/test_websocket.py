@@ -120,7 +120,9 @@ def test_limit_is_enforced_before_the_data_comes(
     deliver: Callable[..., Outcome], limits: dict[str, int], sent: bytes
 ) -> None:
     outcome = deliver(handshake() + sent, limits=Limits(**limits))
-    assert [code_of(message) for message in read_messages(outcome.sent)] == [1009]
+    ((opcode, data),) = read_messages(outcome.sent)
+    what = "frame" if "ws_frame" in limits else "message"
+    assert (opcode, data) == (CLOSE, b"\x03\xf1a %b is over the limit of 200 bytes" % what.encode())
     assert outcome.closed
 
 
@@ -158,8 +160,9 @@ def test_masks(opened: Connection, pull: Callable[..., Outcome]) -> None:
 
 
 def test_work(opened: Connection, pull: Callable[..., Outcome]) -> None:
-    opened.receive_data(b"".join(frame(TEXT, word) for word in (b"hello", b"SLEEP 250", b"BURN 3", b"PING")))
-    assert next_event(opened) == Send(b"\x81\x05hello")
+    words = (b"hello", b"PING you", b"SLEEP 250", b"BURN 3", b"PING")
+    opened.receive_data(b"".join(frame(TEXT, word) for word in words))
+    assert next_event(opened) == Send(b"\x81\x05hello\x81\x03you")
     assert next_event(opened) == Wait(0.25)
     assert next_event(opened) == Send(b"\x81\x02OK")
     work = next_event(opened)
@@ -183,13 +186,27 @@ def test_work_that_is_asked_for_in_fragments_comes_before_what_is_behind_it(open
 
 
 @pytest.mark.parametrize(
-    "word", [b"SLEEP", b"SLEEP ", b"SLEEP x", b"SLEEP -1", b"SLEEP 60001", b"BURN 1e3", b"BLOB 99999999999999999999"]
+    ("word", "most"),
+    [
+        (b"SLEEP", b"60000 ms"),
+        (b"SLEEP ", b"60000 ms"),
+        (b"SLEEP x", b"60000 ms"),
+        (b"SLEEP -1", b"60000 ms"),
+        (b"SLEEP 60001", b"60000 ms"),
+        (b"BURN 1e3", b"10000000 rounds"),
+        (b"BURN 10000001", b"10000000 rounds"),
+        (b"BLOB 67108865", b"67108864 bytes"),
+        # More digits than int() takes.
+        (b"BLOB " + b"9" * 5000, b"67108864 bytes"),
+    ],
+    ids=range(9),
 )
-def test_word_with_a_number_that_is_none(opened: Connection, pull: Callable[..., Outcome], word: bytes) -> None:
+def test_word_with_a_number_that_is_none(
+    opened: Connection, pull: Callable[..., Outcome], word: bytes, most: bytes
+) -> None:
     opened.receive_data(frame(TEXT, word) + frame(TEXT, b"PING"))
-    outcome = pull(opened)
-    assert b"ERR %b takes 0 to " % word.split()[0] in outcome.sent
-    assert outcome.sent.endswith(b"PONG")
+    error = b"ERR %b takes 0 to %b" % (word.split()[0], most)
+    assert pull(opened).sent == b"\x81%c%b\x81\x04PONG" % (len(error), error)
 
 
 def test_numbers_at_their_limits(opened: Connection) -> None:
@@ -335,6 +352,20 @@ def test_message_that_cannot_be_inflated_closes_with_its_code(
     assert code_of(close) == code
 
 
+def test_message_is_inflated_up_to_its_limit(deliver: Callable[..., Outcome]) -> None:
+    sent = b"".join(frame(BINARY, deflate(bytes(size)), bits=FIN | RSV1) for size in (200, 201))
+    message, close = read_messages(deliver(DEFLATE + sent, limits=Limits(ws_inflated=200)).sent)
+    assert (inflate(message[1]), code_of(close)) == (bytes(200), 1009)
+
+
+def test_only_the_first_fragment_says_that_a_message_is_compressed(deliver: Callable[..., Outcome]) -> None:
+    """RFC 7692, 6."""
+    data = deflate(b"hello")
+    sent = frame(TEXT, data[:3], bits=RSV1) + frame(CONTINUATION, data[3:], bits=FIN | RSV1)
+    (close,) = read_messages(deliver(DEFLATE + sent).sent)
+    assert code_of(close) == 1002
+
+
 def test_reply_to_a_word_is_compressed_as_its_message_was(deliver: Callable[..., Outcome]) -> None:
     word = b"ECHO " + b"a" * 64
     sent = frame(TEXT, deflate(word), bits=FIN | RSV1) + frame(TEXT, word)
@@ -412,6 +443,8 @@ def test_window(bits: int) -> None:
         (b"Permessage-Deflate ; server_max_window_bits = 9", None),
         (b"permessage-deflate; server_max_window_bits=9", 9),
         (b'permessage-deflate;client_max_window_bits="8";server_max_window_bits="12"', 12),
+        (b"permessage-deflate; client_max_window_bits", 15),
+        (b"permessage-deflate; server_max_window_bits", None),
         (b"permessage-deflate; client_max_window_bits=7", None),
         (b"permessage-deflate; client_max_window_bits=16", None),
         (b"permessage-deflate; client_max_window_bits=100", None),
