@@ -88,7 +88,7 @@ class Body:
         self._received += len(data)
         if not self.is_over:
             elapsed = self._clock.elapsed() - self._since
-            if elapsed > RATE_GRACE and self._received < (elapsed - RATE_GRACE) * self._limits.http_body_rate:
+            if self._received < (elapsed - RATE_GRACE) * self._limits.http_body_rate:
                 raise HttpError(408, f"the body comes slower than {self._limits.http_body_rate} bytes per second")
         return data
 

@@ -62,7 +62,7 @@ class Fields:
         length: of the body in bytes; `CHUNKED` if the body is in chunks.
         has_length: whether there is a Content-Length, which can be 0, or a Transfer-Encoding.
         options: the options of Connection, in lower case.
-        is_plain: whether this is the usual case: a Host, and no body, option of Connection or expectation.
+        is_plain: whether this is the usual case: no body, option of Connection or expectation.
 
     Raises:
         HttpError: 400, for a field that is repeated, malformed or contradicts another one; 413; 501.
@@ -72,8 +72,7 @@ class Fields:
 
     def __init__(self, values: dict[bytes, list[bytes]]) -> None:
         self.values = values
-        has_host = b"host" in values
-        if has_host:
+        if b"host" in values:
             hosts = values[b"host"]
             if len(hosts) > 1:
                 raise HttpError(400, "several Host fields")  # 3.2
@@ -94,7 +93,7 @@ class Fields:
         if b"connection" in values:
             self.options = frozenset(self.tokens(b"connection"))
             is_persistent = self.options == _KEEP_ALIVE
-        self.is_plain = has_host and is_persistent and not self.has_length and b"expect" not in values
+        self.is_plain = is_persistent and not self.has_length and b"expect" not in values
 
     def tokens(self, name: bytes) -> list[bytes]:
         """Return the elements of a list field (RFC 9110, 5.6.1) in lower case, without empty ones."""

@@ -165,10 +165,8 @@ class Http(Service):
                 return None  # either more input follows, or `end`
             data, self._held = self._held, b""
             return Send(data)
-        if self._work is not None and self._has_begun:
-            if (event := self._continue_work()) is not None:
-                return event
-            self._work = None
+        if self._has_begun and (event := self._continue_work()) is not None:
+            return event
         is_start = self._upload is None or not self._has_begun
         event = self._advance(1)
         # The echo of an incomplete upload is not held: its head must be sent now, without knowing whether it is the

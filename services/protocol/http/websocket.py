@@ -118,7 +118,7 @@ class WebSocket:
         Args:
             going_away: whether this server stops: then a close frame with 1001 comes before Close, 7.4.1.
         """
-        if self._closing or not going_away:
+        if not going_away:
             return Close()
         self._closing = True
         return Send(_close_frame(GOING_AWAY, "the server stops"))
@@ -224,9 +224,7 @@ class WebSocket:
                 raise WebSocketError(PROTOCOL_ERROR, "the length is not in its shortest form")  # 5.2
             if size > self._limits.ws_frame:
                 raise WebSocketError(TOO_BIG, f"a frame is over the limit of {self._limits.ws_frame} bytes")
-            if opcode < _CLOSE and len(self._message) + size > self._limits.ws_message:
-                raise WebSocketError(TOO_BIG, f"a message is over the limit of {self._limits.ws_message} bytes")
-        elif opcode < _CLOSE and len(self._message) + size > self._limits.ws_message:
+        if opcode < _CLOSE and len(self._message) + size > self._limits.ws_message:
             raise WebSocketError(TOO_BIG, f"a message is over the limit of {self._limits.ws_message} bytes")
         end = start + head + 4 + size
         if start + left < end:
@@ -403,7 +401,7 @@ def _closing_reply(data: bytes) -> bytes:
     if not data:
         return _frame(_CLOSE, b"")
     code = int.from_bytes(data[:2], "big")
-    if len(data) == 1 or code not in _CODES:
+    if code not in _CODES:
         raise WebSocketError(PROTOCOL_ERROR, "a close without a valid code")
     try:
         str(data[2:], "utf-8")
