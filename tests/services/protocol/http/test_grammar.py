@@ -63,6 +63,13 @@ def test_upgrades_and_trailers_are_made(right: list[bytes]) -> None:
     assert sum(bool(trailers.search(stream)) for stream in right) > 50
 
 
+def test_fields_are_in_any_order(right: list[bytes]) -> None:
+    """Host comes last in some requests, and the length of a body before it."""
+    for name in (b"A", b"Connection", b"Content-Length", b"Transfer-Encoding"):
+        before = re.compile(rb"\n%b: ?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*[Hh]ost:" % name)
+        assert sum(bool(before.search(stream)) for stream in right) > 20, name
+
+
 def test_second_length_equals_the_first_or_does_not(wrong: bytes) -> None:
     lengths = re.findall(rb"\nContent-Length: ?([0-9]+)\r\nContent-Length: ?([0-9]+)\r\n", wrong)
     assert {0, 1} <= {int(second) - int(first) for first, second in lengths}

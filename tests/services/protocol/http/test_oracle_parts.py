@@ -443,6 +443,8 @@ def test_wrong_body_may_break_off_or_be_refused() -> None:
     assert oracle._is_alike(BROKEN, TORN)
     assert not oracle._is_alike(reply(more=ECHO), BROKEN)
     assert not oracle._is_alike(TORN, PLAIN)
+    # Only an echo may be torn.
+    assert not oracle._is_alike(reply(is_whole=False), BROKEN)
 
 
 def test_echoes_that_break_off_have_the_same_beginning() -> None:
@@ -527,6 +529,10 @@ def test_reply_to_head_has_no_body(length: bytes) -> None:
     assert [(each.body, each.is_whole) for each in said.replies] == [(b"", True)] * 2
     (echo,) = read(DATED + OCTETS + length + b"\r\n", has_heads=True).replies
     assert (echo.body, echo.is_whole) == (b"", False)
+    # A reply to GET has its body, also if another request was HEAD.
+    body = b"5\r\nPONG\n\r\n0\r\n\r\n" if length is CHUNKS else b"PONG\n"
+    said = read(DATED + TEXT + length + b"\r\n" + body + DATED + TEXT + length + b"\r\n", has_heads=True)
+    assert [each.body for each in said.replies] == [b"PONG\n", b""]
 
 
 def test_body_is_missing_where_no_request_was_head() -> None:
