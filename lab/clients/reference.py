@@ -151,10 +151,9 @@ class _Redis:
         return self.answer
 
     def say(self, reply: bytes) -> None:
-        """Add a reply; if the datagram becomes too large, replace it by an error and end."""
+        """Add a reply; end if the datagram becomes too large, which `answer_datagram` replaces by an error."""
         self.answer.sent += reply
         if self.is_datagram and len(self.answer.sent) > DATAGRAM:
-            self.answer.sent = b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"
             self.answer.ended = True
 
     # Requests.
@@ -171,7 +170,6 @@ class _Redis:
                 return
             request, position = found
             if request:
-                self.is_at_end = position == len(stream)
                 yield request
         self.is_at_end = True
 
@@ -252,7 +250,7 @@ class _Redis:
 
     def refuse(self, request: list[bytes], name: bytes) -> bytes | None:
         """Return the error if a request is unknown or has a wrong number of arguments."""
-        if name.decode("latin-1").lower() not in COMMANDS.split() or b" " in name:
+        if name.decode("latin-1").lower() not in COMMANDS.split():
             return self.unknown(request, name)
         least, most = _ARITY[name]
         if least <= len(request) <= most:
@@ -522,7 +520,7 @@ def _quoted_part(line: bytes, position: int, quote: bytes) -> tuple[bytes, int]:
         if character == b"\\" and quote == b"'" and following == b"'":
             text += b"'"
             position += 2
-        elif character == b"\\" and quote == b'"' and following:
+        elif character == b"\\" and quote == b'"':
             digits = line[position + 2 : position + 4]
             if following == b"x" and len(digits) == 2 and all(byte in b"0123456789abcdefABCDEF" for byte in digits):
                 text += bytes([int(digits, 16)])

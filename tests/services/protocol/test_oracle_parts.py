@@ -15,7 +15,7 @@ from fuzz.live import UnlikeTheReferenceError, bombard, make_inputs
 from fuzz.oracle import check_cuts, check_datagram, check_requests, pull, serve
 from lab.clients.call import pack
 from loadtests.sockets.errors import NoAnswerError
-from services.protocol import Address, Close, Connection, DatagramConnection, Limits, Transport, Wait
+from services.protocol import Address, Close, Compute, Connection, DatagramConnection, Limits, Transport, Wait
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 
@@ -112,20 +112,30 @@ def test_lines_that_are_something_else_in_a_reply_are_no_difference(stream: byte
 def test_other_word_alone_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle, "RequestReader", Reader)
     monkeypatch.setattr(Reader, "said", [b"PINK"])
-    with pytest.raises(AssertionError):
-        check_requests(PING)
+    for before in (b"", b"*0\r\n", b"*-1\r\n"):  # is skipped
+        with pytest.raises(AssertionError):
+            check_requests(before + PING)
     # An array of a reply, which no request can be.
     check_requests(b"*2\r\n$4\r\nPING\r\n:5\r\n")
 
 
-def test_datagram_may_ask_for_work_up_to_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_word_of_another_type_is_compared_unless_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracle, "RequestReader", Reader)
+    monkeypatch.setattr(Reader, "said", [b"$1", b"a"])
+    with pytest.raises(AssertionError):
+        check_requests(pack([b"$1", b"b"]))
+    monkeypatch.setattr(Reader, "said", [b"$1"])
+    check_requests(pack([b"$2"]))
+
+
+@pytest.mark.parametrize("work", [Wait(0.051), Compute(21)])
+def test_datagram_may_ask_for_work_up_to_the_limits(work: Wait | Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     check_datagram("command", b"BURN 19\nBURN 1\nSLEEP 49\nSLEEP 1\n")
     check_datagram("command", b"INFO\n")
     # With a reply that is not known, nothing else sees this.
-    events = iter([Wait(0.051), Close()])
-    monkeypatch.setattr(
-        oracle, "DatagramConnection", lambda *arguments, **limits: SimpleNamespace(next_event=lambda: next(events))
-    )
+    events = iter([work, Close()])
+    conversation = SimpleNamespace(next_event=lambda: next(events), receive_digest=lambda digest: None)
+    monkeypatch.setattr(oracle, "DatagramConnection", lambda *arguments, **limits: conversation)
     with pytest.raises(AssertionError):
         check_datagram("command", b"INFO\n")
 

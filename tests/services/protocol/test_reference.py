@@ -17,6 +17,13 @@ ANSWERS = {
     b"SLEEP 60001\r\n": b"-ERR SLEEP takes 0 to 60000 ms, not '60001'\r\n",
     b"MULTI\r\nPING\r\nECHO a\r\nEXEC\r\n": b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+PONG\r\n$1\r\na\r\n",
     b"PING\r\nPOST / HTTP/1.1\r\nPING\r\n": b"+PONG\r\n",
+    # The second word is no target, so this is no HTTP.
+    b"GET a HTTP/1.1\r\nPING\r\n": b"-ERR unknown command 'GET'\r\n+PONG\r\n",
+    b"GET /a HTTP/1.1\r\n": b"-ERR Protocol error: this is HTTP, and this port speaks RESP\r\n",
+    b'PING "\\x\n': b"-ERR Protocol error: unbalanced quotes in request\r\n",
+    b'PING "\\\n': b"-ERR Protocol error: unbalanced quotes in request\r\n",
+    # A stream has no largest reply.
+    b"BLOB 65508\nPING\n": b"$65508\r\n" + blob(65_508) + b"\r\n+PONG\r\n",
 }
 
 
@@ -235,7 +242,7 @@ def test_reference_knows_how_many_words_a_command_has(request_: str) -> None:
 def test_reference_reads_integers_as_redis_does() -> None:
     right = {b"0": 0, b"-12": -12, b"9223372036854775807": 2**63 - 1, b"-9223372036854775808": -(2**63)}
     assert {text: integer(text) for text in right} == right
-    wrong = (b"", b"-", b"-0", b"01", b"+1", b" 1", b"9223372036854775808", b"-9223372036854775809")
+    wrong = (b"", b"-", b"-0", b"01", b"+1", b" 1", b"None", b"9223372036854775808", b"-9223372036854775809")
     assert [integer(text) for text in wrong] == [None] * len(wrong)
     # int() fails from 4300 digits on.
     assert (number(b"0" * 3999), number(b"0" * 4000)) == (0, None)
@@ -243,3 +250,5 @@ def test_reference_reads_integers_as_redis_does() -> None:
 
 def test_reference_takes_two_hexadecimal_digits() -> None:
     assert split(rb'"\x4g" "\x4" "\x4A"') == [b"x4g", b"x4", b"J"]
+    # Of another escape they are what follows it, and between single quotes there is only one.
+    assert split(rb""" "\n41" 'a\nb\x41' """) == [b"\n41", rb"a\nb\x41"]
