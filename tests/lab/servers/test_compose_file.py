@@ -267,8 +267,11 @@ def test_where_the_engine_is_may_be_asked(tmp_path: Path) -> None:
 
 def test_second_override_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(BASE)
-    for name in OVERRIDE_NAMES[:3]:
+    for name in OVERRIDE_NAMES[:2]:
         (tmp_path / name).write_text("services: {}\n")
+    with pytest.raises(CatalogueError, match=r"and not compose\.override\.yaml: keep one of them$"):
+        Catalogue.load(tmp_path / "compose.yaml")
+    (tmp_path / OVERRIDE_NAMES[2]).write_text("services: {}\n")
     with pytest.raises(CatalogueError) as raised:
         Catalogue.load(tmp_path / "compose.yaml")
     assert str(raised.value) == (

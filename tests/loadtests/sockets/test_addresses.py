@@ -85,7 +85,10 @@ def test_reply_path_without_a_folder_is_named(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("url", ["tcp:///s", "http:///s", "unix://s", "udp://h", "tcp://:7", "tcp://h:65536", "h:7"])
+@pytest.mark.parametrize(
+    "url",
+    ["tcp:///s", "http:///s", "unix://s", "udp://h", "tcp://:7", "tcp://h:65536", "tcp://h:000080", "h:7"],
+)
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(ValueError, match=f"^'{url}' is not tcp://HOST:PORT, "):
         addresses.Endpoint.parse(url)

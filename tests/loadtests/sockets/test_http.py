@@ -35,6 +35,7 @@ def _size(request: pytest.FixtureRequest) -> int:
         _HEAD + b"Content-Length: 12\r\n\r\n" + _BODY,
         _HEAD + b"content-length:12\r\nContent-Length: 12\r\n\r\n" + _BODY,
         _HEAD + b"Connection: keep-alive, x\r\nContent-Length: 12 \r\n\r\n" + _BODY,
+        _HEAD + b"Content-Length: %019d\r\n\r\n" % 12 + _BODY,
         b"HTTP/1.1 200\r\nContent-Length: 12\r\n\r\n" + _BODY,
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
         + (_HEAD + b"Content-Length: 12\r\n\r\n" + _BODY),
@@ -43,7 +44,7 @@ def _size(request: pytest.FixtureRequest) -> int:
         _CHUNKED + b"5\r\nhello\r\n007;a=b\r\n, world\r\n0\r\n\r\n",
         _CHUNKED + b"5\r\nhello\r\n7\r\n, world\r\n0;last\r\nX-Sum: 1\r\nY: 2\r\n\r\n",
     ],
-    ids=["length", "twice", "keep-alive", "no reason", "interim", "1.0", "chunk", "chunks", "trailers"],
+    ids=["length", "twice", "keep-alive", "19 digits", "no reason", "interim", "1.0", "chunk", "chunks", "trailers"],
 )
 def test_right_reply_is_complete_at_its_last_byte_and_learned(reply: bytes, size: int) -> None:
     reader, done = _read(reply, size)
@@ -60,6 +61,7 @@ def test_right_reply_is_complete_at_its_last_byte_and_learned(reply: bytes, size
         (_HEAD + b"Content-Length : 12\r\n\r\n" + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: 12\r\nContent-Length: 13\r\n\r\n" + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: +12\r\n\r\n" + _BODY, WrongBytesError),
+        (_HEAD + b"Content-Length: %020d\r\n\r\n" % 12 + _BODY, WrongBytesError),
         (_HEAD + b"Content-Length: %b\r\n\r\n" % (b"9" * 5000), WrongBytesError),
         (_HEAD + b"Content-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n", WrongBytesError),
         (_HEAD + b"Transfer-Encoding: gzip\r\n\r\n", WrongBytesError),

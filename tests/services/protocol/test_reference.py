@@ -157,12 +157,18 @@ def test_reference_counts_the_bytes_of_a_transaction() -> None:
         (b"BURN 1\nBURN 2\n", b"-ERR a datagram may ask for 2 rounds in all\r\n"),
         # The reply to BLOB has ten bytes more: 65507 in all.
         (b"BLOB 65497\n", b"$65497\r\n" + blob(65_497) + b"\r\n"),
+        (b"BLOB 65497\nPING\n", b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"),
         (b"BLOB 65498\nPING\n", b"-ERR the reply does not fit into a datagram of 65507 bytes\r\n"),
     ],
-    ids=["sleep", "burn", "too many rounds", "largest", "too-large"],
+    ids=["sleep", "burn", "too many rounds", "largest", "more than the largest", "too-large"],
 )
 def test_reference_adds_up_what_a_datagram_asks_for(data: bytes, sent: bytes) -> None:
     assert answer_datagram("command", data, Bounds(burn=2)).sent == sent
+
+
+def test_reference_does_no_work_behind_a_reply_that_is_too_large() -> None:
+    found = answer_datagram("command", b"SLEEP 1\nBLOB 65498\nSLEEP 2\nBURN 1\n")
+    assert (found.waits, found.rounds) == ([0.001], [])
 
 
 ABOUT = (
