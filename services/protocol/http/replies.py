@@ -44,5 +44,5 @@ def chunk(data: bytes) -> bytes:
 def with_close(reply: bytes) -> bytes:
     """Return a whole reply, or the start of one, with `Connection: close` in place of any keep-alive."""
     start, end, body = reply.partition(b"\r\n\r\n")
-    start = start.replace(b"\r\n" + KEEP_ALIVE.rstrip(), b"", 1)
+    start = start.replace(b"\r\n" + KEEP_ALIVE.rstrip(), b"")
     return start.replace(b"\r\n", b"\r\n" + CLOSE, 1) + end + body

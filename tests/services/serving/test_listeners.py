@@ -72,20 +72,21 @@ def test_file_of_a_socket_is_removed_by_its_own_process_alone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("service", "refusal"),
+    ("service", "refusal", "reason"),
     [
-        ("command", b"-ERR this server holds 7 connections, which is its limit\r\n"),
-        ("http", b"HTTP/1.1 503 "),
+        ("command", b"-ERR ", b"this server holds 7 connections, which is its limit\r\n"),
+        ("http", b"HTTP/1.1 503 ", b"\r\n\r\nthis server holds 7 connections, which is its limit\n"),
         # No error in their protocols.
-        ("echo", b""),
-        ("greet", b""),
+        ("echo", b"", b""),
+        ("greet", b"", b""),
     ],
 )
-def test_client_of_a_full_server_is_told_so_where_its_protocol_can(service: str, refusal: bytes) -> None:
+def test_client_of_a_full_server_is_told_so_where_its_protocol_can(service: str, refusal: bytes, reason: bytes) -> None:
     with open_listeners(parse_listens([f"{service}=tcp://127.0.0.1:0"], "m"), Limits(connections=7), str) as (
         listener,
     ):
         assert listener.refusal().startswith(refusal)
+        assert listener.refusal().endswith(reason)
         assert bool(listener.refusal()) == bool(refusal)
         # Behind TLS there is no handshake yet.
         secure: Any = object()
