@@ -828,6 +828,26 @@ def test_shape_is_measured_without_a_warm_up() -> None:
     assert backend.timeout == 62.0
 
 
+@pytest.mark.parametrize(("name", "share"), [("closed_ping", 0.12), ("closed_ramp", 0.2)])
+def test_times_of_the_server_are_those_of_its_load(monkeypatch, name, share) -> None:
+    """A quota stopped it for 0.6 s: of 2 s of warm-up, which a shape has not, and a window of 3."""
+
+    class Stopped(NoMeter):
+        looks = 0
+
+        def read(self) -> Sample:
+            self.looks += 1
+            return Sample(throttled_seconds=0.6 * (self.looks > 1))
+
+    backend = Backend()
+    monkeypatch.setattr(backend, "meter_class", Stopped)
+    monkeypatch.setattr("lab.load.measure.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    found = measure(backend, MODEL, find_preset(name).change(users=1, duration=3.0, warm_up=2.0))
+    assert found.server.throttled == pytest.approx(share)
+    # The load began at 1000, and its window at 1002.125.
+    assert found.server.window_begin == 2.125
+
+
 def test_servers_that_are_open_already_are_used() -> None:
     """As `lab bench` does, which opens their meters once."""
 
