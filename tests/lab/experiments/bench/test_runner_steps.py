@@ -56,7 +56,8 @@ class RecordingBackend(UnusedBackend):
 
     def targets(self) -> list[Listener]:
         found = []
-        for port, name in enumerate((*MODELS, "peer_redis"), 7000):
+        # The control is at addresses of its own.
+        for port, name in enumerate((*MODELS, "peer_redis"), 7000 if self.project == "t" else 7500):
             found += [
                 Listener(name, "echo", "tcp", f"tcp://127.0.0.1:{port}"),
                 Listener(name, "command", "tls", f"tls://127.0.0.2:{port}"),
@@ -188,9 +189,11 @@ def test_control_server_keeps_its_name(lab: Open) -> None:
     kept = found.run.read("round-1/echo_1k/control-asyncio_streams/closed")
     assert kept["measurement"]["model"] == "control-asyncio_streams"
     assert [backend.project for backend, *_ in found.measured if backend is found.control] == ["t-control"]
-    assert {
-        given["generator"] is found.runner._generators[backend.project] for backend, *_, given in found.measured
-    } == {True}
+    for backend, _, _, given in found.measured:
+        generator, servers = given["generator"], given["servers"]
+        assert generator is found.runner._generators[backend.project]
+        assert servers is found.runner._servers[backend.project]
+        assert (generator.helpers, servers.servers) == (backend.helpers, backend)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +231,31 @@ def test_model_without_answers_is_restarted_and_pinned(lab: Open) -> None:
     assert found.pinned == [("t", ("asyncio_streams", "twisted_reactor")), ("t", ("twisted_reactor",))]
 
 
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_control_server_that_fails_is_restarted_and_not_its_model(lab: Open, has_ended: bool) -> None:
+    found = lab(
+        models=("asyncio_streams",), control="asyncio_streams", workloads=("echo_1k",), pinning=Pinning((1,), (0,))
+    )
+    found.control.states = [
+        SimpleNamespace(model="asyncio_streams", state="exited", exit_code=137, last_lines=("killed",))
+    ]
+
+    def answer(model: str, users: int) -> Measurement:
+        if found.measured[-1][0] is found.backend:
+            return vary(MEASUREMENT, users=users)
+        if has_ended:
+            raise LabError("no result")
+        return vary(MEASUREMENT, users=users, answered=0, verdict=Verdict(Limit.FAILED, "not one correct reply"))
+
+    found.answer = answer
+    found.measure_all()
+    assert (found.backend.restarted, found.control.restarted) == ([], ["asyncio_streams"])
+    assert [project for project, _ in found.pinned] == ["t", "t-control", "t-control"]
+    failure = found.run.read("round-1/echo_1k/control-asyncio_streams/closed").get("failure")
+    ended = "no result; the server exited with code 137, its last lines: killed"
+    assert failure == (ended if has_ended else None)
+
+
 def test_model_with_some_answers_is_not_restarted(lab: Open) -> None:
     found = lab(models=("asyncio_streams",))
     failed = Verdict(Limit.FAILED, "2% of all exchanges failed")
@@ -253,7 +281,7 @@ def test_servers_of_both_projects_are_pinned_and_warmed_up(lab: Open) -> None:
     visits = ["python", "-m", "lab.experiments.bench.warm_up", "200"]
     assert arguments == [*visits, "command=tcp://127.0.0.1:8000", "command=tcp://127.0.0.1:8002"]
     assert given == {"capture": True, "timeout": 120.0}
-    assert found.control.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8000"]
+    assert found.control.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8500"]
     kept = [found.run.read(key) for key in found.run.list_keys() if key.startswith("warm-up/")]
     assert kept == [{"visits": {"url": 200}}] * 2
 
