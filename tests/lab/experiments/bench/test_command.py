@@ -117,7 +117,11 @@ def bench_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 QUICK = ["--quick", "asyncio_streams", "plain_socket", "--seed", "7"]
 
 
-def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Command) -> None:
+def test_bench_starts_both_labs_measures_and_takes_both_down(
+    bench_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = Pinning((1, 2), (0,))
+    monkeypatch.setattr(bench, "split_cores", lambda: cores)
     done = bench_command(*QUICK)
     assert done.exit_code == 0, done.output
     assert bench_command.events == [
@@ -130,6 +134,8 @@ def test_bench_starts_both_labs_measures_and_takes_both_down(bench_command: Comm
     runner = bench_command.runners[0]
     assert (runner.backend.project, runner.control.project) == ("socketlab-bench", "socketlab-bench-control")
     run = bench_command.run
+    assert runner.pinning == cores
+    assert run.facts["environment"]["cores"] == "servers on cores 1,2, load generator on core 0"
     assert run.facts["environment"]["allocator"]
     assert run.facts["models"]["plain_socket"]["concurrency"] == "one"
     assert sorted(path.name for path in (run.folder / "logs").iterdir()) == [

@@ -282,8 +282,9 @@ def test_servers_of_both_projects_are_pinned_and_warmed_up(lab: Open) -> None:
     assert arguments == [*visits, "command=tcp://127.0.0.1:8000", "command=tcp://127.0.0.1:8002"]
     assert given == {"capture": True, "timeout": 120.0}
     assert found.control.asked[0][0] == [*visits, "command=tcp://127.0.0.1:8500"]
-    kept = [found.run.read(key) for key in found.run.list_keys() if key.startswith("warm-up/")]
-    assert kept == [{"visits": {"url": 200}}] * 2
+    keys = [key for key in found.run.list_keys() if key.startswith("warm-up/")]
+    assert [key.partition("Z-")[2] for key in keys] == ["t", "t-control"]
+    assert [found.run.read(key) for key in keys] == [{"visits": {"url": 200}}] * 2
 
 
 def test_control_of_a_failed_model_gets_no_warm_up(lab: Open) -> None:
