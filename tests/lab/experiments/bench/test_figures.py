@@ -513,7 +513,8 @@ def test_compare_names_conditions_and_has_a_threshold(store: Store, tmp_path: Pa
 
 
 def test_page_of_a_comparison_is_in_the_folder_of_the_later_run(store: Store, tmp_path: Path) -> None:
-    before, after = store(BASE), store(change(BASE, cpu=1.5))
+    before = store(BASE, environment={"lab": "Python of the earlier"})
+    after = store(change(BASE, cpu=1.5), environment={"lab": "Python of the later"})
     words = [str(before.run.folder), str(after.run.folder), "--out", str(tmp_path)]
     done = CliRunner().invoke(compare, words)
     page = after.run.folder / f"compare-{before.run.started}.html"
@@ -522,6 +523,7 @@ def test_page_of_a_comparison_is_in_the_folder_of_the_later_run(store: Store, tm
     text = html.unescape(page.read_text())
     assert all(line in text for line in done.stdout.splitlines())
     assert after.run.started in text
+    assert ("Python of the later" in text, "Python of the earlier" in text) == (True, False)
     assert [*before.run.folder.glob("compare-*")] == []
 
 
