@@ -28,7 +28,7 @@ from lab.experiments.theory import Server
 from lab.load.measurement import Measurement
 from lab.metrics.verdict import Limit, Verdict
 from lab.report.advise_text import print_advice
-from lab.servers.catalogue import Catalogue
+from lab.servers.catalogue import Catalogue, Model
 from tests.support.approx import about
 from tests.support.made_up import LOAD, LOOP, MEASUREMENT, MIB, vary
 
@@ -333,6 +333,21 @@ def test_wait_is_service_time_minus_cpu(ask: Callable[..., Demand]) -> None:
     assert (found.wait, found.cpu) == (about(0.0198), about(0.0002))
     assert (found.share, found.limit, found.cores) == (about(0.9), about(0.05), 3)
     assert (found.connections, found.rate) == (100, 1000.0)
+
+
+def test_times_are_read_at_the_percentile_of_the_condition(
+    ask: Callable[..., Demand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, shares = Sources.read, []
+
+    def note(sources: Sources, catalogue: Catalogue, model: Model, share: float = 0.5) -> Known:
+        shares.append(share)
+        return read(sources, catalogue, model, share)
+
+    monkeypatch.setattr(Sources, "read", note)
+    ask("--slo", "p90 < 50ms")
+    ask()
+    assert shares == [about(0.9), 0.99]
 
 
 def test_cores_default_to_those_of_this_machine(ask: Callable[..., Demand], monkeypatch: pytest.MonkeyPatch) -> None:
