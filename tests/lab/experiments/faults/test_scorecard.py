@@ -569,13 +569,15 @@ def test_model_that_hangs_or_ended_has_failed_and_is_restarted(
     assert backend.names()[-1] == "restart"
 
 
-def test_model_that_has_ended_in_order_is_the_cause_of_an_error(backend: FakeBackend) -> None:
+@pytest.mark.parametrize("control", [False, True])
+def test_model_that_has_ended_in_order_is_the_cause_of_an_error(backend: FakeBackend, control: bool) -> None:
     backend.fails = {"wait_ready": end(backend, 0)}
-    found = score_of(backend, "pause")
+    found = score_of(backend, "pause", control=control)
     assert (found.verdict, found.reason) == (
         Verdict.FAILED,
         f"it ended with exit code 0, and was restarted: {GONE}",
     )
+    assert found.is_control is control
     assert backend.names()[-1] == "restart"
 
 
