@@ -616,6 +616,7 @@ def test_generator_prints_results_that_the_lab_parses() -> None:
     # A minute in addition to the load.
     assert backend.timeout == 61.75
     assert found.server.allotted == 1
+    assert found.backend == backend.name
     assert found.server.unknown == "prefork is not there"
     assert found.verdict.reason.endswith("the server's process could not be measured: prefork is not there")
 
@@ -865,6 +866,16 @@ def test_servers_that_are_open_already_are_used() -> None:
     measure_together(backend, [MODEL], find_preset("closed_ping").change(users=1, duration=1.0), servers=Open())
     assert asked == [["prefork"]]
     assert backend.asked[0][1]["LAB_TARGETS"] == encode_targets([listener])
+
+
+def test_server_is_measured_at_all_its_addresses() -> None:
+    class Several(Backend):
+        def targets(self) -> list[Listener]:
+            return [*super().targets(), Listener("other", "echo", "tcp", "tcp://127.0.0.1:2"), listener]
+
+    listener = Listener("prefork", "echo", "udp", "udp://127.0.0.1:3")
+    found = MeteredServers(Several()).open(["prefork"])["prefork"]
+    assert found.listeners == (*Backend().targets(), listener)
 
 
 def test_meters_are_read_no_more_after_a_failed_load() -> None:
