@@ -134,7 +134,7 @@ def test_bench_starts_both_labs_measures_and_takes_both_down(
     runner = bench_command.runners[0]
     assert (runner.backend.project, runner.control.project) == ("socketlab-bench", "socketlab-bench-control")
     run = bench_command.run
-    assert runner.pinning == cores
+    assert (runner.pinning, list(runner.models)) == (cores, ["plain_socket", "asyncio_streams"])
     assert run.facts["environment"]["cores"] == "servers on cores 1,2, load generator on core 0"
     assert run.facts["environment"]["allocator"]
     assert run.facts["models"]["plain_socket"]["concurrency"] == "one"
@@ -160,8 +160,13 @@ def test_bench_without_a_control_starts_one_lab(bench_command: Command) -> None:
 
 
 def test_bench_of_a_named_project_and_backend_uses_them(bench_command: Command) -> None:
-    assert bench_command(*QUICK, project="mine", backend="process").exit_code == 0
-    assert bench_command.events[:2] == ["mine up plain_socket asyncio_streams", "mine-control up asyncio_streams"]
+    assert bench_command(*QUICK, project="mine", backend="docker").exit_code == 0
+    assert bench_command.events[:2] == [
+        "mine up plain_socket asyncio_streams peer_redis",
+        "mine-control up asyncio_streams",
+    ]
+    (runner,) = bench_command.runners
+    assert (runner.backend.name, runner.control.name) == ("docker", "docker")
 
 
 def test_bench_in_containers_starts_the_server_that_shows_the_generators_limit(bench_command: Command) -> None:
