@@ -215,6 +215,35 @@ def test_command_that_cannot_run_is_exit_code_2(
     assert Path(__file__).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bench", "--show"),
+        ("bench", "--resume"),
+        ("compare",),
+        ("compare", "baseline"),
+        ("demo", "--show"),
+        ("faults", "--show"),
+        ("soak", "--show"),
+    ],
+    ids=" ".join,
+)
+def test_run_that_is_named_is_the_one_that_is_read(
+    run: Run, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the latest one, which another name would find as well."""
+    asked = []
+
+    def find(text: str | None, name: str, *, root: Path) -> store.Run:
+        asked.append((text, name, root))
+        raise LabError("that is all")
+
+    monkeypatch.setattr(store.Run, "find", find)
+    named = ["an earlier one", *(["another"] if words == ("compare",) else [])]
+    assert run(*words, *named, "--out", str(tmp_path)) == 2
+    assert asked == [("an earlier one", "bench" if words[0] == "compare" else words[0], tmp_path)]
+
+
 def test_every_command_has_a_case_that_cannot_run() -> None:
     always = {"down", "ls", "doctor", "clean"}
     assert {words[0] for words in COULD_NOT_RUN.values()} == set(main.cli.commands) - always
