@@ -1,6 +1,7 @@
 """One cell of the scorecard: the order of its steps, its times, and how the verdict is made."""
 
 import json
+import random
 import signal
 import subprocess
 from collections.abc import Callable
@@ -645,6 +646,28 @@ def test_silent_request_log_is_an_error_with_its_output(
     waited = sum(clock.slept) - (0.0 if kind == "Begun" else clock.slept[0])
     assert waited == pytest.approx(0.0 if has_ended else 60.0, abs=0.05)
     assert "pause" not in backend.names()
+
+
+@pytest.mark.parametrize("control", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "error", "verdict"),
+    [
+        ("pause", None, Verdict.HELD),
+        ("slow-clients", None, Verdict.HELD),
+        ("pause", CannotApplyError("no"), Verdict.UNKNOWN),
+        ("pause", NotReadyError("no answer"), Verdict.FAILED),
+    ],
+)
+def test_score_says_what_was_done_to_which_model(
+    slow_backend: FakeBackend, fault: str, error: LabError | None, verdict: Verdict, control: bool
+) -> None:
+    if error:
+        slow_backend.fails = {"wait_ready": raise_(error)}
+    found = score_of(slow_backend, fault, control=control)
+    # The seed is that of `score_of`.
+    moment = random.Random(f"1-{MODEL}-{fault}").uniform(0.1, 0.6)
+    assert (found.model, found.fault, found.verdict) == (MODEL, fault, verdict)
+    assert (found.seed, found.moment, found.is_control) == (1, moment, control)
 
 
 def test_score_defaults() -> None:
