@@ -522,7 +522,9 @@ def test_page_of_a_comparison_is_in_the_folder_of_the_later_run(store: Store, tm
     # What is printed is in it too, and where it was measured.
     text = html.unescape(page.read_text())
     assert all(line in text for line in done.stdout.splitlines())
-    assert after.run.started in text
+    assert f"What changed from {before.run.started} to {after.run.started}?" in text
+    # The chart is that of a half more, and not of a third less.
+    assert ("<svg" in text, "+50%" in text, "-33%" in text) == (True, True, False)
     assert ("Python of the later" in text, "Python of the earlier" in text) == (True, False)
     assert [*before.run.folder.glob("compare-*")] == []
 
