@@ -135,6 +135,7 @@ class FakeLab(UnusedBackend):
         return vary(MEASUREMENT, model=model.name, answered=len(self.loads))
 
     def measure_together(self, backend: Backend, models: Sequence[Model], load: Preset) -> list[Measurement]:
+        assert backend is self
         self.events.append(f"{load.spec.workload} {' '.join(model.name for model in models)}")
         self.loads.append(load)
         return [vary(MEASUREMENT, model=model.name, answered=1000) for model in models]
@@ -148,7 +149,12 @@ def run_demo(
     monkeypatch.setattr(demo, "measure_together", lab.measure_together)
     monkeypatch.setattr(demo, "split_cores", lambda: lab.pinning)
     found_by_suite = {name: check for name, check in (dict.fromkeys(models, SOUND) | checks).items() if check}
-    monkeypatch.setattr(demo, "check_in_subprocess", lambda backend, names: found_by_suite)
+
+    def check(backend: Backend, names: Sequence[str]) -> dict[str, ModelResult]:
+        assert (backend, names) == (lab, models)
+        return found_by_suite
+
+    monkeypatch.setattr(demo, "check_in_subprocess", check)
     chosen = [CATALOGUE[name] for name in models]
     found = Demo({model.name: model.family for model in chosen})
     run(lab, chosen, found, lab.step, seconds=6.0)
@@ -210,6 +216,8 @@ def test_demo_measures_no_model_that_fails_the_conformance_suite_or_has_ended(mo
     assert [event for event in lab.events if event == "session prefork"] == ["session prefork"]
     assert "http_ping prefork" not in lab.events
     assert list(found.missing) == ["plain_socket", "prefork", "peer_nginx"]
+    failed = "1 of 9 conformance tests fail: test_x; `lab --backend process check plain_socket` shows why"
+    assert found.missing["plain_socket"] == failed
     assert found.missing["prefork"] == "it ended"
     assert found.missing["peer_nginx"] == "no workload for it: it has none of the services command, echo"
     assert [row.model for row in found.measurements] == ["thread_pool"]
