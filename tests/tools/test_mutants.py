@@ -140,6 +140,20 @@ FURTHER = [
     ("try: g()\nexcept E: a.b = 1", [("removed", "try: g()\nexcept E: pass")]),
     ("match a:\n  case 1: a.b = 1", [("removed", "match a:\n  case 1: pass")]),
     ("return a.b", []),
+    (
+        "f(a, b.c, 1, k=d)",
+        [
+            ("None for a", "f(None, b.c, 1, k=d)"),
+            ("a after its neighbour", "f(b.c, a, 1, k=d)"),
+            ("None for b.c", "f(a, None, 1, k=d)"),
+        ],
+    ),
+    ("x = f(1, g(a))", [("without g(a)", "x = f(1)")]),
+    ("f(1, a)", [("without a", "f(1)"), ("None for a", "f(1, None)")]),
+    ("f(a, 'text')", [("None for a", "f(None, 'text')")]),
+    ("f(a)\nf(*a, b)\nf(1, f'{a}')", []),
+    ("x = isinstance(a, b)\nx = max(a, b)", []),
+    ("raise E(a, b)", []),
 ]
 
 

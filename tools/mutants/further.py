@@ -5,6 +5,7 @@
 * An attribute or an item keeps its old value.
 * What stands under `finally` is done only when nothing has failed.
 * A `with` without a name is missing: what it suppresses, holds or puts back.
+* An argument without a name is None or not handed on, or two neighbours have changed places.
 
 Many are equivalent: a part of a condition that only a type checker needs, fields that are equal where it matters. So
 none is accepted in a list, and a survivor is only a place to look at.
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A fault in text is seen by people, and is not what these are for.
 _TEXT = ("str", "Path", "tuple[str", "Callable")
+# Calls whose arguments every use would miss, or whose order says nothing.
+_PLAIN_CALLS = {"cast", "getattr", "hasattr", "isinstance", "max", "min", "zip"}
 
 
 def walk_further(tree: ast.Module) -> Iterator[Site]:
@@ -70,6 +73,26 @@ def _walk_expression(expression: ast.AST, scope: str, statement: ast.stmt) -> It
                 other = _find_siblings()[name]
                 change = f".{name} -> .{other} in: {shorten(statement)}"
                 yield Site(node, scope, statement, change, ast.Attribute(value, other, ast.Load()))
+            case ast.Call(func=function, args=[_, _, *_] as arguments, keywords=keywords) if (
+                not isinstance(statement, ast.Raise) and ast.unparse(function) not in _PLAIN_CALLS
+            ):
+                for change, others in _change_arguments(arguments):
+                    yield Site(node, scope, statement, change, ast.Call(function, others, keywords))
+
+
+def _change_arguments(arguments: list[ast.expr]) -> Iterator[tuple[str, list[ast.expr]]]:
+    if any(isinstance(argument, ast.Starred) for argument in arguments):
+        return
+    *others, last = arguments
+    if not isinstance(last, ast.Constant | ast.JoinedStr):
+        yield f"without {ast.unparse(last)[:80]}", others
+    for index, argument in enumerate(arguments):
+        if not isinstance(argument, ast.Name | ast.Attribute):
+            continue
+        before, after = arguments[:index], arguments[index + 1 :]
+        yield f"None for {ast.unparse(argument)[:80]}", [*before, ast.Constant(None), *after]
+        if after and isinstance(after[0], ast.Name | ast.Attribute):
+            yield f"{ast.unparse(argument)[:80]} after its neighbour", [*before, after[0], argument, *after[1:]]
 
 
 def _as_block(body: list[ast.stmt]) -> ast.stmt:
