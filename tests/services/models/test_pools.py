@@ -232,6 +232,16 @@ def test_worker_of_prefork_accepts_under_the_lock_and_serves_without_it(
 
 
 @pytest.mark.usefixtures("kept_signals")
+def test_worker_of_prefork_answers_a_datagram_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = parse_listens(["command=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as (listener,), socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.sendto(b"PING\r\n", listener.socket.getsockname())
+        steps = note_steps(monkeypatch, ("serve", 1))
+        prefork._serve_as_worker([listener], -1)
+    assert steps == [step for step in TURN if step != "accept"] + ["unlock"]
+
+
+@pytest.mark.usefixtures("kept_signals")
 def test_worker_of_prefork_with_its_own_sockets_needs_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_listeners(TWO, Limits(reuse_port=1), str) as listeners, ExitStack() as stack:
         for listener in listeners:
@@ -292,7 +302,8 @@ def note_steps(
     monkeypatch.setattr(fcntl, "lockf", lock)
     monkeypatch.setattr(Shortage, "select", wait_noted)
     monkeypatch.setattr(Listener, "accept", accept_noted)
-    monkeypatch.setattr(Drain, "serve_stream", lambda *_: note("serve"))
+    for name in ("serve_stream", "serve_datagram"):
+        monkeypatch.setattr(Drain, name, lambda *_: note("serve"))
     return steps
 
 
