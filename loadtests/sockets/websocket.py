@@ -47,7 +47,7 @@ def check_opening(data: bytes) -> int | None:
         return None
     first, *lines = data[:size].split(b"\r\n")
     if not first.startswith(b"HTTP/1.1 101"):
-        raise WrongBytesError(f"no WebSocket: {first[:40].decode('latin-1')}")
+        raise WrongBytesError(f"no WebSocket: {first[:40]!r}")
     fields = {}
     for line in lines:
         name, _, value = line.partition(b":")

@@ -149,7 +149,9 @@ def test_opening_that_is_only_an_empty_line_is_refused() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "detail"),
     [
-        (b"101 Switching Protocols", b"426 Upgrade Required", "no WebSocket: HTTP/1.1 426"),
+        (b"101 Switching Protocols", b"426 Upgrade Required", "no WebSocket: b'HTTP/1.1 426"),
+        # Of another protocol than HTTP the first forty bytes are shown, and none reaches the terminal as it is.
+        (b"HTTP/1.1 101", b"\x1b" + b"." * 38 + b"\xff!", r"no WebSocket: b'\\x1b\.{38}\\xff'\)$"),
         (_ACCEPT, _ACCEPT.swapcase(), "wrong Sec-WebSocket-Accept"),
         (b"Upgrade: ", b"Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade: ", "an extension"),
     ],

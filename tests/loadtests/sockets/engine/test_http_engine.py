@@ -106,7 +106,7 @@ LIARS = {
     "closed": ("http_ping", answer(b"", close=True), "closed without a reply"),
     "never-ends": ("http_ping", answer(OK[:-2]), "time-out: no reply (41 bytes received)"),
     "closes-by-surprise": ("http_ping", answer(OK, b""), "time-out: no reply"),
-    "no-websocket": ("ws_echo", answer(OK), "wrong bytes (no WebSocket: HTTP/1.1 200 OK)"),
+    "no-websocket": ("ws_echo", answer(OK), "wrong bytes (no WebSocket: b'HTTP/1.1 200 OK')"),
     "other-message": ("ws_echo", echo_messages(lambda number, data: frame(data[:-1] + b"!")), OTHER_MESSAGE),
     "text": ("ws_echo", echo_messages(lambda number, data: frame(data, 0x81)), "wrong bytes (opcode 1)"),
     "two-messages": ("ws_echo", echo_messages(lambda number, data: frame(data) * 2), "more than was asked for"),
