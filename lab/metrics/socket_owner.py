@@ -94,7 +94,7 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
     elsewhere = []
     # A client tries them in this order.
     for family, _, _, _, where in found:
-        ip = ip_address(str(where[0]).partition("%")[0])
+        ip = ip_address(str(where[0]))
         if ip in _WILDCARDS:
             ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
         elif not _is_local(family, where):

@@ -428,8 +428,10 @@ def test_ipv6_table_is_read_without_an_ipv4_table(tmp_path):
     local = "".join(f"{word:08X}" for word in words)
     row = f"   0: {local}:2328 {'0' * 32}:0000 0A 0:0 0:0 0 0 0 77 1 0"
     (tmp_path / "self" / "net" / "tcp6").write_text(f"  sl  local_address ...\n{row}\n")
-    found = find_owner(Address.parse("tcp://[::1]:9000"), proc=tmp_path)
-    assert "belongs to another user" in found.unknown
+    # A client of `::` is connected to `::1`.
+    for host in ("[::1]", "[::]"):
+        found = find_owner(Address.parse(f"tcp://{host}:9000"), proc=tmp_path)
+        assert "belongs to another user" in found.unknown
 
 
 def test_listener_in_another_namespace_is_the_process_that_the_kernel_names(proc, monkeypatch):
