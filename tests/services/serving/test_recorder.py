@@ -95,6 +95,11 @@ def test_connections_are_told_apart(recorder: Recorder, tmp_path: Path) -> None:
         (Kind.ASKS, 2, 0),
         (Kind.DRAIN, 1, 3),
     ]
+    # It was told of the three bytes, too, and waits for them.
+    assert first.next_event() is None
+    first.receive_data(b"PI\n")
+    assert isinstance(first.next_event(), Send)
+    assert first.next_event() == Close()
 
 
 def test_pieces_of_a_request_and_of_a_reply_have_notes_of_their_own(recorder: Recorder, tmp_path: Path) -> None:
