@@ -399,10 +399,12 @@ def test_model_with_a_damaged_record_does_not_run(monkeypatch: pytest.MonkeyPatc
     backend = Processes("p", Catalogue.load())
     backend._directory.mkdir(parents=True)
     backend._path("prefork", "json").write_bytes(data)
-    backend._path("prefork", "log").write_text("one\n")
+    # What a model logs may be no text.
+    backend._path("prefork", "log").write_bytes(b"one\xff\n")
     assert not backend.is_running("prefork")
     assert backend.targets() == []
-    assert backend._state_of("prefork") == ModelState("prefork", "process", "process", "exited", last_lines=("one",))
+    ended = ModelState("prefork", "process", "process", "exited", last_lines=("one\N{REPLACEMENT CHARACTER}",))
+    assert backend._state_of("prefork") == ended
 
 
 def test_model_has_ended_once_its_exit_code_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ def test_echo_returns_its_body(ask: Ask) -> None:
         ({}, "application/octet-stream", large),
         ({"content_type": "text/css"}, "text/css", b"small"),
         ({"content_length": "0"}, "application/octet-stream", b""),
+        ({"content_type": "text/\xe9"}, "text/\xe9", b"not ASCII"),
     ):
         found = ask("POST", "/echo", body, **fields)
         assert (found.status, found.body) == (200, body)
@@ -356,6 +357,12 @@ def test_events_have_their_pause_between_them(ask: Ask, slept: list[float]) -> N
     ask("GET", "/stream/3")
     # Before the second and the third, and the default.
     assert [seconds for seconds in slept if seconds] == [0.05, 0.05, 0.1]
+
+
+@pytest.mark.parametrize("ask", ["wsgi", "asgi"], indirect=True)
+def test_query_and_fields_may_have_other_bytes_than_ascii(ask: Ask) -> None:
+    assert ask("GET", "/events/1?every=\xe9").body == b"id: 1\ndata: 1\n\n"
+    assert ask("GET", "/", accept="text/\xe9").body == ROUTES["/"]
 
 
 @pytest.mark.parametrize(
