@@ -95,12 +95,10 @@ def find_owner(address: Address, *, proc: Path = Path("/proc")) -> Owner:
     # A client tries them in this order.
     for family, _, _, _, where in found:
         ip = ip_address(str(where[0]))
-        if ip in _WILDCARDS:
-            ip = ip_address("127.0.0.1" if ip.version == 4 else "::1")
-        elif not _is_local(family, where):
+        if not _is_local(family, where):
             elsewhere.append(str(ip))
             continue
-        if inodes := match(sockets, ip, int(where[1])):
+        if inodes := match(sockets, _reached(ip), int(where[1])):
             return _own(inodes, str(address), proc)
     if elsewhere:
         return Owner(container=elsewhere[0])
@@ -148,13 +146,18 @@ def _count_at(
     ports: set[int | None] = set()
     for address in addresses:
         with suppress(ValueError):
-            exact.add((ip_address(address.host), address.port))
+            exact.add((_reached(ip_address(address.host)), address.port))
             continue
         if address.host == "localhost":
             exact |= {(ip_address(ip), address.port) for ip in ("127.0.0.1", "::1")}
         elif pid is not None:
             ports.add(address.port)  # the name of a container, which has the whole namespace to itself
     return sum(port in ports or (_unmapped(ip), port) in exact for ip, port in places)
+
+
+def _reached(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the address at which a client arrives that connects to this one."""
+    return ip_address("127.0.0.1" if ip.version == 4 else "::1") if ip in _WILDCARDS else ip
 
 
 def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
