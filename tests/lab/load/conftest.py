@@ -1,5 +1,9 @@
 """Fixtures of the load tests."""
 
+import threading
+
+import pytest
+
 from tests.support.load_fixtures import (  # noqa: F401  # fixtures
     backend,
     encode_targets,
@@ -15,3 +19,18 @@ from tests.support.load_fixtures import (  # noqa: F401  # fixtures
     server,
     url,
 )
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which events were waited for, in the order of the waits."""
+    found: list[float] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout is not None:  # a thread that starts is waited for without one
+                found.append(timeout)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(threading, "Event", Event)
+    return found

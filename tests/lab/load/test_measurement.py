@@ -735,7 +735,7 @@ class CountingMeter:
         return self.looks
 
 
-def test_server_is_read_during_the_load(monkeypatch) -> None:
+def test_server_is_read_during_the_load(monkeypatch, pauses: list[float]) -> None:
     meter = CountingMeter()
     backend = Backend()
     monkeypatch.setattr(backend, "meter_class", lambda: meter)
@@ -756,6 +756,8 @@ def test_server_is_read_during_the_load(monkeypatch) -> None:
     assert times == sorted(times)
     assert 0 < times[0] <= times[-1] <= took
     assert found.server.descriptors == len(found.server.series)
+    # One before each reading: without, the readings would take a core of the server's machine.
+    assert pauses == [0.25] * (meter.looks + 1)
 
 
 def test_reading_that_has_begun_is_waited_for(monkeypatch) -> None:

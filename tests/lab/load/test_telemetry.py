@@ -94,18 +94,9 @@ def listen():
     return FakeHelper("the load generator", hear), heard
 
 
-def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
+def test_telemetry_is_sent_until_the_block_ends(monkeypatch, pauses):
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     asked: list[tuple[str, datetime]] = []
-    paused: list[float] = []
-
-    class Event(threading.Event):
-        def wait(self, timeout=None):
-            if timeout is not None:  # a thread waits without one until it has started
-                paused.append(timeout)
-            return super().wait(timeout)
-
-    monkeypatch.setattr(threading, "Event", Event)
 
     def read_faults(project, since):
         asked.append((project, since))
@@ -119,7 +110,7 @@ def test_telemetry_is_sent_until_the_block_ends(monkeypatch):
         assert "telemetry" in [thread.name for thread in threading.enumerate()]
     wait_until(lambda: "telemetry" not in [thread.name for thread in threading.enumerate()])
     # One pause before each message, and one that the end of the block has ended.
-    assert paused == [0.01] * (len(heard) + 1)
+    assert pauses == [0.01] * (len(heard) + 1)
     assert heard[0] == Telemetry((Usage("a", None, 7, descriptors=9),), (FAULTS[0],))
     assert all(telemetry and telemetry.faults for telemetry in heard)
     # Those since the load started, all the time.
