@@ -269,7 +269,8 @@ class _Redis:
             protocol = "SSH"
         if len(request) == 3 and (request[1][:1] in (b"/", b"*") or b":" in request[1]):
             version = request[2].upper()
-            protocol = next((word for word in ("HTTP", "RTSP", "SIP") if version.startswith(f"{word}/".encode())), "")
+            words = (word for word in ("HTTP", "RTSP", "SIP") if version.startswith(f"{word}/".encode()))
+            protocol = next(words, protocol)
         if protocol:
             raise _BrokenError(f"this is {protocol}, and this port speaks RESP")
         return b"-ERR unknown command " + quoted(request[0], 64).encode() + b"\r\n"
