@@ -171,6 +171,12 @@ def test_chunked_reply_may_be_cut_anywhere() -> None:
         assert reader.raw == reply
 
 
+def test_empty_line_in_a_chunk_does_not_end_the_body(size: int) -> None:
+    reply = _CHUNKED + b"6\r\na\r\n\r\nb\r\n0\r\n\r\n"
+    _, done = _read(reply, size, b"a\r\n\r\nb")
+    assert done == [False] * (len(done) - 1) + [True]
+
+
 def test_size_of_a_chunk_is_hexadecimal(size: int) -> None:
     body = bytes(range(97, 123))
     _, done = _read(_CHUNKED + b"1a\r\n" + body + b"\r\n0\r\n\r\n", size, body)

@@ -266,7 +266,7 @@ def test_largest_number_of_a_route_is_allowed(name: str, largest: int) -> None:
 @pytest.mark.parametrize(("ask", "status"), [("wsgi", 501), ("asgi", 426)], indirect=["ask"])
 def test_path_of_websocket_is_no_page(ask: Ask, status: int) -> None:
     found = ask("GET", "/ws")
-    assert found.status == status
+    assert (found.status, found.fields["content-type"]) == (status, routes.TEXT)
     # RFC 9110, 7.8: who sends Upgrade names it in Connection, for a proxy.
     upgrade = (found.fields.get("upgrade"), found.fields.get("connection"))
     assert upgrade == (("websocket", "Upgrade") if status == 426 else (None, None))
