@@ -301,6 +301,8 @@ class TestNofileLimit:
         (tmp_path / "pid").write_text("7\n")
         (tmp_path / "7" / "status").write_text("Name:\tdockerd\nCapEff:\t000001ffffffffff\n")
         (tmp_path / "7" / "limits").write_text(
+            "Limit                     Soft Limit           Hard Limit           Units\n"
+            "Max processes             30000                30000                processes\n"
             "Max open files            1024                 20000                files\n"
         )
         return tmp_path
@@ -684,6 +686,14 @@ def test_missing_engine_is_asked_once(ask):
     assert asked == [("info", 20.0)]
     assert (found.reachable, found.base_image, found.nofile_limit) == (False, None, None)
     assert "no engine to ask for" in next(item.what for item in found.problems if item.part == "base_image")
+
+
+def test_missing_client_is_named_with_what_was_said(ask):
+    ask(127, {})
+    said = {item.part: item.what for item in status().problems}
+    assert said["client"] == "there is no `docker` on PATH"
+    assert "it said this" in said["engine"]
+    assert not probe.is_complete()
 
 
 def test_engine_without_the_image_says_so(ask):
