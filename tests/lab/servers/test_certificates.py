@@ -123,6 +123,7 @@ def test_unusable_certificate_is_renewed(tmp_path: Path, defect: str) -> None:
     assert {CA, "ca.key.pem", SERVER, CLIENT, "issued.json"} <= {path.name for path in directory.iterdir()}
 
 
+@pytest.mark.usefixtures("far_from_utc")
 def test_certificates_end_with_their_ca_and_begin_an_hour_ago() -> None:
     """A longer one would be refused from the end of the CA on; the clocks of two machines differ."""
     expires = time.time() + 3 * 86400
