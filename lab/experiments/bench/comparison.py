@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from lab.base.units import show_count, show_us
 from lab.experiments.bench.findings import Findings, RowKey
 from lab.experiments.bench.plan import is_control
-from lab.metrics.estimates import Change, show_estimate
 from lab.metrics.estimates import compare as compare_estimates
+from lab.metrics.estimates import show_estimate
 
 # The figures that are compared: whether more is worse, the unit, and how to show it.
 _FIGURES = {
@@ -26,13 +26,11 @@ class Difference:
 
     Args:
         figure: of `lab.experiments.bench.findings.FIGURES`.
-        change: None if it is no longer measured.
         is_regression: whether it is worse by more than the threshold.
     """
 
     key: RowKey
     figure: str
-    change: Change | None
     is_regression: bool
     text: str
 
@@ -50,12 +48,12 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
         if now is None or not now.found:
             if after.plan.includes(*key):
                 text = f"{key}: no longer measured: {after.explain_missing(key)}"
-                yield Difference(key, "rate", None, True, text)
+                yield Difference(key, "rate", True, text)
             continue
         if now.failed and not row.failed:
             why = ", ".join(now.failed)
             text = f"{key}: {now.failed.total()} failures, none before: {why}"
-            yield Difference(key, "failures", None, True, text)
+            yield Difference(key, "failures", True, text)
         for figure, (more_is_worse, name, show) in _FIGURES.items():
             noise = max(before.noise(figure) or 0.0, after.noise(figure) or 0.0)
             one, other = row.read(figure), now.read(figure)
@@ -66,7 +64,7 @@ def find_differences(before: Findings, after: Findings, threshold: float) -> Ite
             is_regression = worse > threshold
             was, now_is = show_estimate(one, show), show_estimate(other, show)
             text = f"{key}: {name} {was} -> {now_is} ({change.ratio - 1:+.0%})"
-            yield Difference(key, figure, change, is_regression, text + (", a regression" if is_regression else ""))
+            yield Difference(key, figure, is_regression, text + (", a regression" if is_regression else ""))
 
 
 def find_other_conditions(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:

@@ -380,9 +380,9 @@ def test_case_that_is_no_longer_measured_is_a_regression(store: Store) -> None:
     # b has no measurement, c has failed the suite.
     after = store(BASE | {"b": [None] * 3}, models=("a", "b", "c"), unsound=["c"])
     found = list(find_differences(before, after, 0.1))
-    assert [(item.key.model, item.figure, item.is_regression, item.change) for item in found] == [
-        ("b", "rate", True, None),
-        ("c", "rate", True, None),
+    assert [(item.key.model, item.figure, item.is_regression) for item in found] == [
+        ("b", "rate", True),
+        ("c", "rate", True),
     ]
     assert "b, session, closed: no longer measured: b failed in round 1" in found[0].text
     assert "2 of 7 conformance tests fail" in found[1].text
