@@ -60,6 +60,10 @@ def analyse_processes() -> Analysis:
 def test_one_client_at_a_time_is_a_chain() -> None:
     analysis = analyse_sequential()
     assert analysis.chain == [("A", "B", "thread"), ("B", "C", "thread")]
+    assert {(edge.holder, edge.state, edge.lane) for edge in analysis.edges} == {
+        ("A", State.SLEEPING, (1, 1)),
+        ("B", State.COMPUTING, (1, 1)),
+    }
     assert conclude(analysis) == "A blocks B, B blocks C"
     assert explain(analysis) == [
         "B waited 19 ms: the only thread slept for A (18 ms).",
@@ -135,6 +139,8 @@ def test_loop_without_a_core_holds_no_one() -> None:
 def test_threads_share_the_gil() -> None:
     analysis = analyse_threads()
     assert analysis.chain == [("B", "C", "GIL")]
+    # The lane is the holder's: an arrow begins there.
+    assert [(edge.state, edge.lane) for edge in analysis.edges] == [(State.COMPUTING, (1, 2))]
     assert conclude(analysis) == "B and C share the GIL"
     assert explain(analysis) == ["C waited 5.1 ms: the thread of B computed, and held the GIL."]
 

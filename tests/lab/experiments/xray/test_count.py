@@ -27,8 +27,10 @@ def test_log_of_strace_is_read() -> None:
 7 100.000000 recvfrom(5, ""..., 65536, 0, NULL, NULL) = 6 <0.250000>
 7 100.500000 sendto(5, ""..., 7, 0, NULL, 0) = 7 <0.000010>
 7 101.000000 recvfrom(5,  <unfinished ...>
+6 101.010000 recvfrom(4,  <unfinished ...>
 8 101.100000 futex(0x7f, FUTEX_WAKE_PRIVATE, 1) = 1 <0.000005>
 7 101.200000 <... recvfrom resumed>""..., 65536, 0, NULL, NULL) = 1024 <0.200000>
+6 101.220000 <... recvfrom resumed>""..., 65536, 0, NULL, NULL) = 5 <0.205000>
 7 101.300000 epoll_wait(3, [], 64, 0)   = 0 <0.000100>
 7 101.400000 recvfrom(5, 0x7f, 65536, 0, NULL, NULL) = -1 EAGAIN (Resource temporarily unavailable) <0.000008>
 9 101.420000 <... futex resumed>) = 0 <0.120000>
@@ -45,6 +47,7 @@ def test_log_of_strace_is_read() -> None:
         Call(7, "sendto", 100 * s + 500 * ms, 100 * s + 500 * ms + 10 * us, 7),
         Call(8, "futex", 101 * s + 100 * ms, 101 * s + 100 * ms + 5 * us, 1),
         Call(7, "recvfrom", 101 * s, 101 * s + 200 * ms, 1024),
+        Call(6, "recvfrom", 101 * s + 10 * ms, 101 * s + 220 * ms, 5),
         Call(7, "epoll_wait", 101 * s + 300 * ms, 101 * s + 300 * ms + 100 * us, 0),
         Call(7, "recvfrom", 101 * s + 400 * ms, 101 * s + 400 * ms + 8 * us, -1),
         Call(9, "futex", 101 * s + 300 * ms, 101 * s + 420 * ms, 0),
