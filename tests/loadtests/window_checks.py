@@ -106,7 +106,7 @@ def counter(monkeypatch):
     beating = SimpleNamespace(kill=lambda block: done.append(f"kill {block}"))
 
     def spawn(beat, given):
-        done.append(given is pulse)
+        done.append(beat is WindowCounter._beat and given is pulse)
         return beating
 
     monkeypatch.setattr(gevent, "spawn", spawn)
@@ -366,11 +366,11 @@ def test_error_of_the_shares_of_a_master_ends_the_run_as_locust_s_own(monkeypatc
 
 
 def test_master_tells_a_share_when_it_has_changed(monkeypatch):
-    sent: list[tuple[float, str]] = []
+    sent: list[tuple[str, float, str]] = []
     clients = SimpleNamespace(
         spawning=[SimpleNamespace(id="one", user_count=1)], running=[SimpleNamespace(id="other", user_count=1)]
     )
-    runner = SimpleNamespace(clients=clients, send_message=lambda name, share, worker: sent.append((share, worker)))
+    runner = SimpleNamespace(clients=clients, send_message=lambda *message: sent.append(message))
     pauses = []
 
     def sleep(seconds):
@@ -384,7 +384,8 @@ def test_master_tells_a_share_when_it_has_changed(monkeypatch):
     with pytest.raises(gevent.GreenletExit):
         rate_shares._send_shares(runner)
     # At once, not again while nothing changes, and then both.
-    assert sent == [(0.5, "one"), (0.5, "other"), (0.25, "one"), (0.75, "other")]
+    shares = [(0.5, "one"), (0.5, "other"), (0.25, "one"), (0.75, "other")]
+    assert sent == [("socketlab_share", *told) for told in shares]
     assert pauses == [0.25] * 3
 
 
