@@ -104,6 +104,13 @@ def test_name_of_a_project_is_one_of_compose(name: str) -> None:
     assert check_project(name) == name
 
 
+def test_project_without_a_name_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_PROJECT", "mine")
+    assert check_project(None) == "mine"
+    monkeypatch.delenv("LAB_PROJECT")
+    assert check_project(None) == "socketlab"
+
+
 @pytest.mark.parametrize("name", ["", "A", "-a", "_a", "a.b", "a" * 41, "a\n"])
 def test_any_other_name_is_refused(name: str) -> None:
     with pytest.raises(LabError, match=r"is not a valid project name: use at most 40 of small letters"):
