@@ -15,6 +15,7 @@ from lab.cli.commands import bench
 from lab.cli.main import cli
 from lab.cli.params import split_names
 from lab.experiments.bench import setup
+from lab.experiments.bench.findings import read_findings
 from lab.experiments.bench.plan import PRESETS, Plan
 from lab.experiments.bench.runner import Runner
 from lab.experiments.bench.setup import (
@@ -28,6 +29,7 @@ from lab.experiments.bench.setup import (
 from lab.experiments.store import Run, StoreError
 from lab.load.cores import Pinning
 from lab.metrics.verdict import Limit, Verdict
+from lab.report.bench_export import render_charts
 from lab.servers.backend import Completed
 from lab.servers.catalogue import Catalogue, Model
 from tests.support.fakes import UnusedBackend
@@ -150,6 +152,8 @@ def test_bench_starts_both_labs_measures_and_takes_both_down(
     assert f"{run.folder / 'index.html'}" in done.output
     assert "asyncio_streams" in (run.folder / "report.md").read_text()
     assert "asyncio_streams" in (run.folder / "index.html").read_text()
+    charts = render_charts(read_findings(Run.open(run.folder)))
+    assert {name: (run.folder / name).read_text() for name in charts} == charts
 
 
 def test_bench_without_a_control_starts_one_lab(bench_command: Command) -> None:

@@ -27,7 +27,7 @@ from lab.load.measurement import Measurement
 from lab.load.presets import Preset, find_preset
 from lab.metrics.sample import Meter, NoMeter, Sample
 from lab.metrics.verdict import Limit, Verdict
-from lab.servers.backend import Completed, Loadable, Servers
+from lab.servers.backend import Backend, Completed, Loadable, Servers
 from lab.servers.catalogue import Catalogue, Listener, Model
 from lab.servers.docker.containers import Containers
 from lab.servers.processes import Processes
@@ -119,7 +119,11 @@ class Lab:
         self.pinned.append((backend.project, tuple(names)))
 
     def measure_all(self, checks: dict[str, ModelResult] | None = None) -> None:
-        self.runner.measure_all(lambda _, names: {name: (checks or {}).get(name, SOUND) for name in names})
+        def check(backend: Backend, names: Sequence[str]) -> dict[str, ModelResult]:
+            assert backend is self.backend
+            return {name: (checks or {}).get(name, SOUND) for name in names}
+
+        self.runner.measure_all(check)
 
 
 Open = Callable[..., Lab]
