@@ -74,10 +74,6 @@ class Row:
     found: Mapping[int, Measurement]
     failures: tuple[str, ...]
 
-    @property
-    def key(self) -> RowKey:
-        return RowKey(self.workload, self.model, self.mode)
-
     def read(self, figure: str) -> Estimate | None:
         """Return a figure of `FIGURES` over the rounds. A rate is a lower bound if one of its rounds is."""
         values = [_READ[figure][0](item) for item in self.found.values()]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab.experiments.bench.findings import CrossCheck, Findings, GeneratorLimit, Row
+from lab.experiments.bench.findings import CrossCheck, Findings, GeneratorLimit, Row, RowKey
 from lab.experiments.bench.plan import Plan
 from lab.experiments.bench.sweep import STOP_RULE
 from lab.experiments.theory import Server
@@ -78,7 +78,7 @@ def make_findings(
         is_finished=True,
         end={},
     )
-    findings = Findings(run, plan, {row.key: row for row in rows}, {}, {}, (), None)
+    findings = Findings(run, plan, {RowKey(row.workload, row.model, row.mode): row for row in rows}, {}, {}, (), None)
     return replace(findings, **changes)
 
 

@@ -295,7 +295,8 @@ def test_costs_are_those_of_the_closed_loop_without_a_fixed_rate(make_plan) -> N
     rows = [Row("session", "m", mode, (), {1: MEASUREMENT}, ()) for mode in ("closed", "fixed")]
     run = cast(Run, SimpleNamespace(facts={}))
     for found, chosen in (rows, rows[1:]), (rows[:1], rows[:1]):
-        findings = Findings(run, make_plan(), {row.key: row for row in found}, {}, {}, (), None)
+        named = {RowKey(row.workload, row.model, row.mode): row for row in found}
+        findings = Findings(run, make_plan(), named, {}, {}, (), None)
         assert choose_costs(findings, "session") == chosen
 
 
@@ -303,7 +304,7 @@ def test_figures_that_one_run_lacks_are_no_differences(make_plan) -> None:
     def make(*found: Measurement) -> Findings:
         row = Row("session", "asyncio_streams", "closed", (), dict(enumerate(found, 1)), ())
         run = cast(Run, SimpleNamespace(facts={}))
-        return Findings(run, make_plan(), {row.key: row}, {}, {}, (), None)
+        return Findings(run, make_plan(), {RowKey(row.workload, row.model, row.mode): row}, {}, {}, (), None)
 
     nothing, known = vary(MEASUREMENT, answered=0, server_cpu_us=None), vary(MEASUREMENT, server_cpu_us=40.0)
     assert "cpu_us" not in {item.figure for item in find_differences(make(nothing), make(known), 0.1)}
