@@ -46,12 +46,14 @@ class Loop:
         self.watched.append(connection.fd)
 
     def change(self, connection, mask):
+        assert connection.loop is self
         self.masks.append(mask)
 
     def forget(self, connection):
         self.watched.remove(connection.fd)
 
     def set_timer(self, connection, due):
+        assert connection.loop is self
         self.timers.append(round(due - NOW, 6))
 
 
@@ -599,7 +601,11 @@ def test_timer_continues_what_the_connection_was_at(state, busy, options, did):
 
 
 def make_codec(**options):
-    return Codec(lambda number: b"ask %d" % number, lambda data, request: data.find(b"!") + 1 or None, **options)
+    def reply_size(data, request):
+        assert request.startswith(b"ask ")
+        return data.find(b"!") + 1 or None
+
+    return Codec(lambda number: b"ask %d" % number, reply_size, **options)
 
 
 UDP = {"url": "udp://127.0.0.1:1"}
@@ -681,6 +687,19 @@ def test_greeting_that_came_with_the_end_of_the_handshake_is_read():
         connection.tls = SimpleNamespace(read=read)
         connection.ready(NOW)
         assert tell(connection)[:2] == [state, failures]
+    # In a closed loop, the first request follows at once.
+    outcomes = [b"hello"]
+    connection, narrow = make(ExchangeConnection, codec=codec)
+    connection.tls = SimpleNamespace(read=read, seal=lambda data: b"sealed " + data)
+    connection.ready(NOW)
+    assert (connection.started, narrow.taken) == (NOW, b"sealed ask 0")
+
+
+def test_first_request_follows_a_greeting_by_datagram():
+    connection, narrow = make(DatagramConnection, **UDP, codec=make_codec(greeting_size=lambda data: 5))
+    connection.ready(NOW)
+    connection.receive(b"hello", NOW)
+    assert (connection.started, narrow.taken) == (NOW, b"ask 0")
 
 
 @pytest.mark.parametrize(
@@ -1132,6 +1151,21 @@ def test_websocket_begins_with_its_opening_handshake(is_secure):
     # The frames of an older connection are no part of this one.
     assert connection.reader is not reader
     assert tell(connection)[:2] == ["greeting", []]
+    before = connection.buffer
+    connection.receive(b"Sw", NOW)
+    assert connection.buffer == before + b"Sw"
+
+
+def test_opening_handshake_that_cannot_be_sent_is_a_failure():
+    turns = ((b"ask", b"\x81\x05reply"),)
+    connection, _ = make(WebSocketConnection, turns=turns, framing=Framing.WEBSOCKET, opening=b"Host: " + AUTHORITY)
+
+    def fail(data):
+        raise ConnectionResetError
+
+    connection.send = fail
+    connection.ready(NOW)
+    assert (tell(connection)[:2], len(connection.loop.timers)) == (["away", ["connection reset"]], 1)
 
 
 def test_requests_have_the_address_of_their_server():
