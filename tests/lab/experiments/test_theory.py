@@ -113,6 +113,7 @@ def test_wait_decays_with_the_spare_capacity() -> None:
     [
         ("process each", None, {"cores": 1}, "1 core: 1/S with S = 100 µs of CPU"),
         ("process each", None, {"cores": 2}, "2 cores: 2/S with S = 100 µs of CPU"),
+        ("loops", 2, {}, "1 core: 1/S with S = 100 µs of CPU"),
         ("one", 1, {"cpu": None, "wait": 2 * MS}, "one client at a time: 1/S with S = 2.00 ms in total"),
         (
             "threads",
