@@ -10,12 +10,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from services.protocol import Limits
+from services.protocol import Close, Event, GiveWay, Limits, Send, Wait
 from services.serving import blocking
 from services.serving.blocking import Conversations, Drain, StopSignal, selector_of
 from services.serving.listeners import open_listeners, parse_listens
@@ -173,6 +174,31 @@ def test_conversation_that_begins_in_a_drain_answers_what_has_arrived_and_ends()
             thread.join(20.0)  # though its client stays
             assert not thread.is_alive()
     assert not conversations._streams
+
+
+def test_conversation_gives_way_as_its_model_does_and_sleeps_until_it_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[Event] = [Wait(0.05), GiveWay(), Send(b"x"), Close(at_eof=True)]
+    gave: list[int] = []
+    slept: list[float] = []
+    conversations = Conversations(give_way=lambda: gave.append(len(events)))
+    monkeypatch.setattr(conversations._cut, "wait", slept.append)
+    script: Any = SimpleNamespace(next_event=lambda: events.pop(0))
+    wanted = parse_listens(["command=tcp://127.0.0.1:0", "command=udp://127.0.0.1:0"], "m")
+    with open_listeners(wanted, Limits(), str) as (stream, datagrams):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.settimeout(20.0)
+            conversations.serve_stream(replace(stream, recorder=lambda connection, port: script), ours, "")
+            assert theirs.recv(100) == b"x"
+        assert (slept, gave, events) == ([0.05], [2], [])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(20.0)
+            client.bind(("127.0.0.1", 0))
+            conversations.serve_datagram(datagrams, b"SLEEP 250\r\n", client.getsockname())
+            assert client.recv(100) == b"+OK\r\n"
+        assert slept == [0.05, 0.25]
 
 
 @pytest.mark.timeout(60)

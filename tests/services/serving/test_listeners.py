@@ -49,12 +49,13 @@ def test_listening_sockets_have_the_options_of_the_limits(reuse_port: int) -> No
     with open_listeners(wanted, limits, lambda: "") as (stream, datagrams), ExitStack() as stack:
         assert read_options(stream.socket) == options
         assert not datagrams.socket.getblocking()
+        assert datagrams.shortage is stream.shortage  # of the same process
         if reuse_port:
             twin = bind_twin(stream, stack)
             assert twin.socket.fileno() != stream.socket.fileno()
             assert read_options(twin.socket) == options
             assert twin.socket.getsockname() == stream.socket.getsockname()
-            assert twin.shortage is stream.shortage  # of the same process
+            assert twin.shortage is stream.shortage
     assert stream.socket.fileno() == datagrams.socket.fileno() == -1
 
 
@@ -87,6 +88,7 @@ def test_client_of_a_full_server_is_told_so_where_its_protocol_can(service: str,
     ):
         assert listener.refusal().startswith(refusal)
         assert listener.refusal().endswith(reason)
+        assert (b"\r\nConnection: close\r\n" in listener.refusal()) == (service == "http")
         assert bool(listener.refusal()) == bool(refusal)
         # Behind TLS there is no handshake yet.
         secure: Any = object()
@@ -275,17 +277,21 @@ def test_reply_of_http_has_the_date_of_the_clock(monkeypatch: pytest.MonkeyPatch
         assert b"\r\nDate: today\r\n" in reply.data
 
 
-def test_recorder_gets_the_port_of_the_client() -> None:
-    ports: list[int] = []
+def test_recorder_gets_the_port_of_the_client_and_tls_its_name() -> None:
+    given: list[object] = []
 
     def record(connection: StreamConversation, port: int) -> StreamConversation:
-        ports.append(port)
+        given.append((type(connection), port))
+        return connection
+
+    def secure(connection: StreamConversation, name: str) -> Any:
+        given.append((type(connection), name))
         return connection
 
     with open_listener("command=tcp://127.0.0.1:0") as (listener,):
         for peer in (("127.0.0.1", 5), "/s/c"):
-            replace(listener, recorder=record).connection(peer)
-    assert ports == [5, 0]
+            replace(listener, recorder=record, secure=secure).connection(peer)
+    assert given == [(Connection, 5), (Connection, "127.0.0.1:5"), (Connection, 0), (Connection, "/s/c")]
 
 
 @pytest.fixture
@@ -326,3 +332,6 @@ def test_datagram_is_answered_after_what_it_waits_for(
     asyncio.run(coroutines.serve_datagram(listener, b"SLEEP 500\r\n", peer, sleep_then))
     assert slept == [0.25, 0.5]
     assert [client.recv(100), client.recv(100)] == [b"+OK\r\n"] * 2
+    blocking.serve_datagram(listener, b"INFO\r\n", peer)
+    asyncio.run(coroutines.serve_datagram(listener, b"INFO\r\n", peer, sleep_then))
+    assert [b"\r\npeer:%s:%d\r\n" % (peer[0].encode(), peer[1]) in client.recv(1000) for _ in range(2)] == [True] * 2

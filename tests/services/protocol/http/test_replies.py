@@ -236,6 +236,9 @@ def test_version_1_0_is_kept_alive_and_told_so(deliver: Callable[..., Outcome]) 
     kept = [reply.fields.get("connection") for reply in read_replies(outcome.sent)]
     assert kept == ["keep-alive", "keep-alive", None]
     assert not outcome.closed
+    # So does a reply that takes a while.
+    (slept,) = read_replies(deliver(ask("/sleep/1", fields="Connection: Keep-Alive\r\n", version="1.0")).sent)
+    assert slept.fields["connection"] == "keep-alive"
 
 
 def test_pipeline_is_answered_in_order_and_in_one_send(pull: Callable[..., Outcome]) -> None:
