@@ -233,10 +233,10 @@ def test_server_of_the_gallery_is_not_a_model(tmp_path: Path) -> None:
     assert catalogue.profiles == ()
     post, plain = catalogue.gallery
     assert (post.name, post.summary) == ("post", "keeps mail")
-    assert [(item.service, item.transport, item.address) for item in post.addresses] == [
-        ("imap", "tcp", "tcp://post:143"),
-        ("imap", "tls", "tls://post:993"),
-    ]
+    assert post.addresses == (
+        Listener("post", "imap", "tcp", "tcp://post:143"),
+        Listener("post", "imap", "tls", "tls://post:993"),
+    )
     assert plain.addresses == ()
     with pytest.raises(CatalogueError, match="post is a server of the gallery, not a model"):
         catalogue.select(["post"])
@@ -273,11 +273,15 @@ def test_gallery_is_selected_if_named(
             ("  plain:\n    profiles: [gallery]", "  plain:\n    profiles: [p]"),
             r":9: plain has the label lab\.gallery, so it needs the profile gallery",
         ),
+        (
+            ("  plain:\n    profiles: [gallery]", "  plain:\n    profiles: [gallery, p]"),
+            r":9: profiles of plain has to be a list of one name",
+        ),
         (("  plain:\n    profiles: [gallery]", "  plain:\n    x-y: z"), r":8: plain has the label lab\.gallery"),
         (("imap=tcp://post:143", "imap"), r":7: 'imap' in lab\.services of post is not NAME=URL"),
         (("post:\n", "Post:\n"), r":7: 'Post' is not a valid server name"),
     ],
-    ids=["no summary", "a model too", "another profile", "no profile", "no address", "a name"],
+    ids=["no summary", "a model too", "another profile", "two profiles", "no profile", "no address", "a name"],
 )
 def test_invalid_server_of_the_gallery_is_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(CatalogueError, match=message):

@@ -66,6 +66,7 @@ CASES: dict[str, Case] = {
     "plus alone of empty": label('"a${V+x}"', V=""),
     "question of set": label('"${V:?no}"', V="v"),
     "question alone of empty": label('"a${V?no}"', V=""),
+    "plus of another variable": label('"a${V:+${W}}"', V="v", W="w"),
     "nested": label('"${V:-${W:-x}}"'),
     "nested of set": label('"${V:-${W:-x}}"', W="w"),
     "two": label('"${V}-$W."', V="v", W="w"),
@@ -143,6 +144,7 @@ CASES: dict[str, Case] = {
     "override of all services": Case(override="services: !override\n  mine: {image: x}\n"),
     "override of a mapping": override("environment: !override {C: c}"),
     "override of labels": override("labels: !override {lab.model: mine, lab.family: f, lab.summary: t}"),
+    "override of labels in the other form": override("labels: !override [lab.model=mine, lab.x]"),
     "override of one label": override("labels: {lab.summary: !override t}"),
     "override of one variable in the first file": Case(BASE.replace("B: two", "B: !override 2, C: !reset null")),
     "override of a service": Case(override="services: {mine: !override {image: x, labels: [lab.x=y]}}\n"),
@@ -164,6 +166,9 @@ CASES: dict[str, Case] = {
     "extends": override("extends: {service: other}", refused="3: the lab does not read extends"),
     "two documents": Case(f"{BASE}---\n{BASE}", refused="8: not valid YAML: but found another document"),
     "labels of labels": override("labels: {lab.x: {a: b}}", refused="3: label lab.x of mine is a mapping, not a text"),
+    "labels of labels in an override": override(
+        "labels: !override {lab.x: {a: b}}", refused="3: label lab.x of mine is a mapping, not a text"
+    ),
     "a list in an environment": override(
         "environment: {A: [b]}", refused="3: environment A of mine is a list, not a text"
     ),
