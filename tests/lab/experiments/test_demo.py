@@ -189,11 +189,12 @@ def test_demo_without_the_figures_of_waits_continues(monkeypatch: pytest.MonkeyP
 def test_demo_divides_its_time_by_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
     assert demo.USERS == 32
-    # Another number than that of the presets, and than that of the waits, which all models get at once.
+    # Other numbers than that of the presets; that of the waits is its own, since all models get them at once.
     monkeypatch.setattr(demo, "USERS", 7)
+    monkeypatch.setattr(demo, "_WAITS_USERS", 9)
     run_demo(monkeypatch, lab, ["plain_socket"])
     assert [(load.name, load.spec.users, load.duration, load.spec.warm_up) for load in lab.loads] == [
-        ("closed_sleep_20ms", 16, 1.0, 0.5),
+        ("closed_sleep_20ms", 9, 1.0, 0.5),
         *[("closed_session", 7, 2.0, 0.3)] * 3,
         ("closed_http_ping", 7, 6.0, 0.5),
     ]
@@ -297,6 +298,10 @@ def test_stored_demo_is_read_in_the_order_of_the_page(tmp_path: Path) -> None:
     again = read(kept)
     rows = [row.model for row in again.measurements]
     assert list(again.waits) == list(again.http) == rows == ["prefork", "plain_socket", "asyncio_streams"]
+    # One that no further load was measured for, and no model was missing in.
+    bare = Run.create("demo", {"plan": {"families": found.families}}, root=tmp_path / "bare")
+    keep(Demo(found.families, rounds=found.rounds), bare)
+    assert (read(bare).waits, read(bare).http, [row.model for row in read(bare).measurements]) == ({}, {}, rows)
 
 
 def test_stored_demo_has_each_load_in_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_default_comes_first_and_only_datagrams_use_udp() -> None:
 def test_preset_has_a_summary_of_its_own_or_that_of_its_workload() -> None:
     assert PRESETS["closed_session"].summary == WORKLOADS["session"].summary
     assert PRESETS["closed_latency"].summary == "one PING at a time on one connection: the bare round trip"
+    assert PRESETS["open_steady"].summary == "PING at a constant rate"
 
 
 def test_unknown_preset_is_refused() -> None:
@@ -75,7 +76,8 @@ def test_unknown_preset_is_refused() -> None:
 
 
 def test_custom_protocol_is_its_own_workload() -> None:
-    assert find_preset("custom_protocol").workload is CUSTOM_PROTOCOL
+    found = find_preset("custom_protocol")
+    assert (found.workload, found.summary) == (CUSTOM_PROTOCOL, CUSTOM_PROTOCOL.summary)
 
 
 def test_load_without_a_window_has_no_duration() -> None:
@@ -144,6 +146,7 @@ def test_what_is_not_given_is_that_of_the_first_preset() -> None:
     assert "open_throughput" not in PRESETS
     made = combine("throughput", loop="open", shape=None, arrivals=None)
     assert (made.name, made.spec.rate, made.spec.users, made.spec.window) == ("open_throughput", 1000.0, 64, 5.0)
+    assert (made.spec.workload, made.summary) == ("throughput", WORKLOADS["throughput"].summary)
 
 
 def test_impossible_combination_is_refused() -> None:
