@@ -57,8 +57,11 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lab: FakeLab) -> Inv
     def invoke(
         *words: str, project: str | None = None, error: Exception | None = None, measured: Measurement = MEASUREMENT
     ) -> Result:
-        def run(backend: object, models: Sequence[Model], found: Demo, step: object, *, seconds: float) -> None:
-            lab.events.append(([model.name for model in models], seconds))
+        def run(backend: object, models: Sequence[Model], found: Demo, step: Any, *, seconds: float) -> None:
+            assert backend is lab
+            with step("the first step"):
+                lab.events.append(([model.name for model in models], seconds))
+            demos[:] = [found]
             if error:
                 raise error
             found.measurements.append(measured)
@@ -68,14 +71,21 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lab: FakeLab) -> Inv
         return CliRunner().invoke(command.demo, [*words, "--out", str(tmp_path)], obj=obj)
 
     monkeypatch.setattr(command, "open_backend", open_backend)
-    monkeypatch.setattr(command, "describe", lambda *_: {"date": "today"})
+
+    def describe(backend: object, models: Sequence[Model], found: Demo) -> dict[str, str]:
+        assert (backend, found) == (lab, demos[0])
+        assert [model.name for model in models] == lab.events[-1][0]
+        return {"date": "today"}
+
+    demos: list[Demo] = []
+    monkeypatch.setattr(command, "describe", describe)
     return invoke
 
 
 def test_demo_has_a_lab_of_its_own_and_takes_it_down(lab: FakeLab, invoke: Invoke) -> None:
     done = invoke("prefork", "plain_socket", "--duration", "3500ms")
     assert done.exit_code == 0
-    assert re.fullmatch(SECONDS + r"  taking the lab down\n", done.stderr)
+    assert re.fullmatch(SECONDS + r"  the first step\n" + SECONDS + r"  taking the lab down\n", done.stderr)
     end = r"^ *asyncio_streams .*\n\n\d{1,3} s in total\.\nThe page, [^\n]*:\n  [^\n]*index\.html\n\Z"
     assert re.search(end, done.stdout, re.DOTALL | re.MULTILINE)
     assert lab.events == [(lab.name, "socketlab-demo"), (["plain_socket", "prefork"], 3.5), "down"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.experiments.bench.findings import Findings, Row, RowKey, read_findings
-from lab.experiments.bench.plan import name_control
+from lab.experiments.bench.plan import WORKLOADS, name_control
 from lab.metrics.estimates import Estimate, rank
 from lab.metrics.verdict import Limit, Verdict
 from lab.report import bench_page
@@ -233,6 +233,10 @@ def test_details_show_saturation_latency_cost_and_memory(findings: Findings) -> 
 def test_charts_are_files_that_the_markdown_names(findings: Findings) -> None:
     files = render_charts(findings)
     assert len(files) == 2 * 7
+    # By its tones, a chart shows the answer of its own workload.
+    for workload in ("session", "sleep_20ms"):
+        (cost, *_) = draw_answer(findings, workload, find_answer(findings, workload))
+        assert files[f"charts/{cost.name}.svg"] == cost.render_file()
     assert read_svg(files["charts/session-rate.svg"]).title == "Requests/s: more is better"
     text = render_markdown(findings)
     assert "](charts/session-rate.svg)" in text
@@ -277,6 +281,10 @@ def test_verdict_of_a_page_has_its_reason_and_its_theory_on_demand(findings: Fin
 
 def test_overview_has_the_rate_of_each_model_that_leads_to_its_figures(findings: Findings) -> None:
     one, other = (bench_page.make_section(findings, workload) for workload in ("session", "sleep_20ms"))
+    for section in (one, other):
+        answer = find_answer(findings, section.name)
+        assert (section.answer, section.summary) == (answer, WORKLOADS[section.name].summary)
+        assert section.details == tuple(draw_details(findings, section.name, answer))
     # Of the first model only one workload is stored.
     sections = [one, replace(other, rows=other.rows[1:])]
     for inside, page in ((bench_page.Parts(), ""), (bench_page.Parts(details=False), "session.html")):

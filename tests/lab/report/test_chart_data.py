@@ -39,6 +39,7 @@ class Drawn:
         self.titles: dict[str, str] = {}
 
     def draw(self, name: str, title: str, data: object, **options: object) -> Chart:
+        assert isinstance(title, str)
         self.data[name], self.titles[name], self.options[name] = data, title, options
         return Chart(name, title, "", 1, Margins(0, 0, 0, 0), Markup())
 
@@ -552,6 +553,7 @@ def test_picture_of_a_fault_under_load(drawn: Drawn, tmp_path: Path) -> None:
     # Each second is drawn at its middle; nothing was answered in the last one.
     assert (tail.name, tail.points) == ("p99", [(-0.5, 0.002), (0.5, 0.48), (1.5, None)])
     assert (usual.name, usual.points) == ("p50", [(-0.5, 0.001), (0.5, 0.2), (1.5, None)])
+    assert (tail.tone, usual.tone) == (Tone.BLUE, Tone.GREY)
     options = drawn.options["probe-1"]
     assert (options["across"].low, options["across"].high) == (-1, 2)
     assert options["events"].shades == [(0.0, 0.5, "pause, 500 ms")]

@@ -71,6 +71,7 @@ def test_markdown_has_the_same_figures(outcome: Outcome) -> None:
 
 def test_recovery_of_each_fault_is_the_median_of_the_models(outcome: Outcome) -> None:
     slowest, recovery = (read_chart(chart) for chart in draw_recovery(outcome))
+    assert (slowest.title, recovery.title) == ("Slowest PING of each fault", "Time to recover from each fault")
     assert slowest.series["pause"].tip == "pause: 480 ms, 480 ms to 480 ms (prefork)"
     assert recovery.series["pause"].tip == "pause: 1.68 s, 350 ms to 3.00 s (trio_nursery)"
     # A model that was never late has nothing to recover from.

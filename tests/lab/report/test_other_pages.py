@@ -124,6 +124,7 @@ def test_verdict_of_a_soak_has_its_growth_and_its_clients(
 ) -> None:
     found = soak(memory, Trend.FLAT, Trend.FLAT, visits=visits)
     cell = _make_row(found)["verdict"]
+    assert cell.value is find_trend(found)
     assert (cell.text, cell.is_good) == (text, is_good)
     assert ("2 x no answer" in cell.words) == (visits is UNSERVED)
     assert ("no request was answered" in cell.words) == (visits is UNASKED)

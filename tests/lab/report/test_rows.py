@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lab.experiments.conformance.results import ModelResult
 from lab.metrics.estimates import Estimate
@@ -43,7 +44,8 @@ def read_row(row: dict[str, Cell]) -> dict[str, str]:
 
 def test_table_of_a_terminal() -> None:
     extra = ExtraColumn("further", {}, lambda found: Cell(None, "–" if found is None else "?"))  # noqa: RUF001
-    assert read_table(make_table([MEASUREMENT, OPENED], extra=[extra])) == {
+    table = make_table([MEASUREMENT, OPENED], extra=[extra])
+    assert read_table(table) == {
         "model": ["asyncio_streams", "opened"],
         "requests/s": ["10.0k", "≥ 10.0k"],
         "p50 µs": ["100", "200"],
@@ -63,6 +65,7 @@ def test_table_of_a_terminal() -> None:
             "failures: 3 × connection reset; 2 × time-out: no reply",  # noqa: RUF001
         ],
     }
+    assert [cell.style for cell in table.columns[-1].cells if isinstance(cell, Text)] == ["green", "yellow"]
 
 
 CLOSED = "model|requests/s|p50 µs|p99 µs|CPU µs/req|memory"
@@ -156,6 +159,7 @@ def test_row_of_the_page_of_a_load() -> None:
         "verdict": "◐ generator",
     }
     assert [name for name, cell in row.items() if not cell.is_good] == ["failures"]
+    assert row["failures"].value == 5
 
 
 def test_row_of_the_page_of_a_demo() -> None:
@@ -176,6 +180,7 @@ def test_row_of_the_page_of_a_demo() -> None:
     }
     assert row["CPU µs/req"].note == "ties with asyncio_streams; 42.0 [38.0 45.0]"
     assert [name for name, cell in row.items() if not cell.is_good] == ["tests"]
+    assert row["family"].value == "coroutine"
 
 
 def test_verdict_that_is_a_failure_stands_out() -> None:

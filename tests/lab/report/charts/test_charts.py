@@ -204,7 +204,9 @@ def test_knee_and_gap_of_a_line_are_drawn() -> None:
     ]
     axis = make_axis("connections", [1, 100], show_count, is_log=True, ticks=(1, 10, 100))
     up = make_axis("rate", [30], show_count)
-    seen = read_chart(draw_lines("l", "L", lines, across=axis, up=up))
+    drawn = draw_lines("l", "L", lines, across=axis, up=up)
+    seen = read_chart(drawn)
+    assert (drawn.name, drawn.title, seen.title) == ("l", "L", "L")
     # Grey lines are drawn first, below the others.
     assert list(seen.series) == ["b", "a"]
     assert [len(path) for path in seen.series["b"].paths] == [2, 2]
@@ -215,7 +217,7 @@ def test_knee_and_gap_of_a_line_are_drawn() -> None:
     assert seen.ticks == ["1", "10", "100", "0", "10", "20", "30"]
     assert seen.axes == ["connections", "rate"]
     # The ring is around the point of the knee: 10 connections, and 20 of 31.2.
-    (ring,) = list_elements(draw_lines("l", "L", lines, across=axis, up=up), "ring")
+    (ring,) = list_elements(drawn, "ring")
     assert float(ring["r"]) > 3
     assert (ring["cx"], float(ring["cy"])) == ("50%", about(230 - 230 * 20 / 31.2, abs=0.01))
     # Each known point has a dot.
@@ -296,7 +298,10 @@ def test_events_are_shaded_and_crossed() -> None:
 
 def test_percentiles_need_ten_samples_beyond_them() -> None:
     found = [Distribution("many", Tone.BLUE, 10_000, TIMES), Distribution("few", Tone.GREY, 200, TIMES)]
-    seen = read_chart(draw_percentiles("p", "P", found, show=show_time, up="time"))
+    drawn = draw_percentiles("p", "P", found, show=show_time, up="time")
+    seen = read_chart(drawn)
+    assert (drawn.name, drawn.title, seen.axes[-1]) == ("p", "P", "time")
+    assert [each.tone for each in seen.series.values()] == ["grey", "blue"]
     assert seen.ticks[:4] == ["p50", "p90", "p99", "p99.9"]
     assert seen.series["many"].tip == "many: p50 600 µs, p90 1.00 ms, p99 1.09 ms, p99.9 1.10 ms"
     assert seen.series["few"].tip == "few: p50 600 µs, p90 1.00 ms"
@@ -373,13 +378,14 @@ def test_label_of_a_point_covers_no_label(down: float, found: str) -> None:
 def test_scatter_has_a_point_for_each_name() -> None:
     axis = make_axis("x", [10], show_count)
     points = [Point("a", 1, 1), Point("b", 10, 10, Tone.BLUE, "b: 10, 10")]
-    seen = read_chart(draw_scatter("s", "S", points, across=axis, up=axis))
-    assert list(seen.series) == ["b", "a"]
+    chart = draw_scatter("s", "S", points, across=axis, up=axis)
+    seen = read_chart(chart)
+    assert (chart.name, chart.title) == ("s", "S")
+    assert [(name, each.tone) for name, each in seen.series.items()] == [("b", "blue"), ("a", "grey")]
     assert seen.series["b"].marks == [(about(100 / 1.04, abs=0.01), about(10, abs=0.01))]
     assert seen.series["b"].tip == "b: 10, 10"
     assert seen.series["a"].tip == "a"
     assert seen.description == "x by x. b: 10, 10; a."
-    chart = draw_scatter("s", "S", points, across=axis, up=axis)
     assert (chart.height, chart.margins) == (260, Margins(50, 16, 20, 38))
     # 10 of 10.4 are 10 pixels from the top; the label stands by its baseline, and these marks are larger.
     mark, label = (list_elements(chart, name, within="b")[0] for name in ("mark", "name"))
@@ -391,6 +397,8 @@ def test_label_of_a_point_is_beside_it_and_hidden_in_windows_without_room() -> N
     axis = replace(make_axis("x", [0, 100], show_count), high=100.0)
     points = [Point("first", 50, 50, Tone.BLUE), Point("behind it", 35, 50, Tone.ORANGE), Point("last one", 99, 10)]
     chart = draw_scatter("s", "S", points, across=axis, up=axis)
+    # A tone has its shape: of an orange one, it is a diamond.
+    assert ["points" in mark for mark in list_elements(chart, "mark")] == [False, True, False]
 
     def read_label(name: str) -> tuple[str, str, str, str]:
         (label,) = (*list_elements(chart, "name", within=name), *list_elements(chart, "name wide", within=name))
