@@ -39,6 +39,10 @@ def open_client(page: Any, base: str = "") -> FlaskClient:
 def test_request_with_an_objection_is_refused_with_its_reason() -> None:
     client = open_client(make_page())
     assert client.get("/").text == "the page"
+    # A link on another site may lead to the page, and no form of it may be sent.
+    elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    assert client.get("/", headers=elsewhere).text == "the page"
+    assert client.post("/", headers=elsewhere).text == "refused: the request comes from a page of another site\n"
     refused = client.get("/", base_url=ELSEWHERE)
     assert (refused.status_code, refused.mimetype) == (403, "text/plain")
     assert refused.text.startswith("refused: the hostname lab.example.org could be rebound")

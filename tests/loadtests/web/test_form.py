@@ -120,6 +120,9 @@ def test_other_requests_are_not_checked() -> None:
 def test_field_has_the_type_of_its_option(fields: list[tuple[str, str]], read: dict[str, Any]) -> None:
     options = {"models": ["c"], "num_users": 1, "spawn_rate": 1.0, "is_on": False, "seconds": 1.0, "unset": None}
     assert read_form(options, MultiDict(fields)) == options | read
+    # What Locust has no value of yet has its type by its name.
+    unset: dict[str, None] = {"num_users": None, "spawn_rate": None}
+    assert read_form(unset, MultiDict({"user_count": "9", "spawn_rate": "2.5"})) == {"num_users": 9, "spawn_rate": 2.5}
 
 
 @pytest.mark.parametrize("field", ["user_count", "spawn_rate", "seconds"])

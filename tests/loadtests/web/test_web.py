@@ -1,7 +1,6 @@
 """The lab's part of Locust's web UI: access control, tables, and telemetry."""
 
 import os
-import re
 import sys
 import threading
 import time
@@ -24,7 +23,7 @@ from lab.load.telemetry import Gauges, send_telemetry
 from lab.load.timeline import note
 from lab.load.web_ui import read_base_path, read_login
 from lab.servers.runtime import forget
-from loadtests.course import Course
+from loadtests.course import Course, sample_forever
 from loadtests.sockets.histogram import Histogram
 from loadtests.sockets.recorder import RECORDER, Gauge, Row, Series, Tally
 from loadtests.web import live, tables
@@ -314,12 +313,12 @@ def extended(monkeypatch):
             live.add_page(*given)
 
         monkeypatch.setattr(tables, "add_page", add_page)
-        tables.extend(environment)
+        tables.extend(environment, ("session",))
         assert guarded == [(environment.web_ui, base)]
         servers = None
         # The last one samples for the live page.
-        *spawned, (_, course) = spawned
-        assert isinstance(course, Course)
+        *spawned, (sample, course) = spawned
+        assert (sample, type(course)) == (sample_forever, Course)
         environment.course = course
         if has_parent:
             ((listen, descriptor),) = spawned
@@ -331,8 +330,9 @@ def extended(monkeypatch):
         else:
             assert spawned == []
         # The live page draws the same faults.
-        ((*_, read_faults, _),) = added
+        ((*_, read_faults, workloads),) = added
         assert list(read_faults()) == [PAUSE] * has_parent
+        assert workloads == ("session",)
         return environment, environment.web_ui.app.test_client(), servers
 
     return start
@@ -386,13 +386,16 @@ def test_other_responses_are_unchanged(extended, monkeypatch):
         assert (answer.status_code, answer.data) == (status, data)
 
 
-def test_rows_can_be_downloaded_as_csv(extended):
+def test_rows_can_be_downloaded_as_csv(extended, monkeypatch):
     _, client, _ = extended(has_parent=True, base="/load")
+    noon = time.gmtime(12 * 3600)
+    clock = SimpleNamespace(gmtime=lambda: noon, strftime=time.strftime, monotonic=time.monotonic)
+    monkeypatch.setattr(tables, "time", clock)
     answer = client.get("/load/lab/servers.csv")
     assert answer.mimetype == "text/csv"
-    assert re.fullmatch(
-        r'attachment; filename="socketlab-servers-\d{8}T\d{6}Z\.csv"', answer.headers["Content-Disposition"]
-    )
+    # Of UTC, as it says.
+    name = "socketlab-servers-19700101T120000Z.csv"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
     # Whole figures, and nothing where nothing is known.
     assert answer.text.splitlines() == [
         "model,cpu_cores,memory_bytes,processes,threads,descriptors",
