@@ -45,7 +45,10 @@ def parse(recording: Recording, width: int = 1000, end: int = 0) -> ElementTree.
     analysis = Analysis(recording)
     label = measure_label(analysis)
     text = draw(analysis, width=width, end=end or recording.end, label=label, standalone=True)
-    return ElementTree.fromstring(text)  # noqa: S314 - the lab's own
+    root = ElementTree.fromstring(text)  # noqa: S314 - the lab's own
+    assert root.get("width") == str(width)
+    assert root.get("viewBox") == f"0 0 {width} {root.get('height')}"
+    return root
 
 
 def make_span(start: float, end: float, state: State, client: str = "") -> Span:
@@ -577,6 +580,7 @@ def test_trace_has_the_system_calls_below_their_thread() -> None:
     traced = (TracedThread(1, CALLS), TracedThread(2, CALLS[:1]))
     recording = replace(make_recording([make_process(1, [OWN["A"], OWN["B"]])]), traced=traced)
     events = make_trace([recording])["traceEvents"]
+    assert {event["pid"] for event in events} == {1}
     rows = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     places = {event["tid"]: event["args"]["sort_index"] for event in events if event["name"] == "thread_sort_index"}
     assert len(set(places.values())) == len(places)
