@@ -153,6 +153,20 @@ def test_row_of_a_soak_without_a_request_is_not_flat() -> None:
     assert soak_command._row(replace(FLAT, visits=TrafficCounts(3)))[-1] == "no request was answered"
 
 
+def test_each_figure_of_a_soak_has_its_heading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a terminal: elsewhere, a table has none."""
+    shown: list[dict[str, str]] = []
+
+    def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        shown.extend(dict(zip(columns, row, strict=True)) for row in rows)
+
+    monkeypatch.setattr(soak_command, "show_table", show)
+    soak_command.print_findings([FLAT], 1.0, as_json=False)
+    (row,) = shown
+    assert (row["model"], row["requests"], row["verdict"]) == (FLAT.model, f"{FLAT.visits.requests:,}", "flat")
+    assert [row[name] for name in COUNTS] == soak_command._row(FLAT)[3:6]
+
+
 def test_resolution_of_the_run_is_described() -> None:
     # Six readings, from 30 s to 80 s. 3 MB/h in 50 s: 3e6 x 50 / 3600 = 41,667 bytes. The interval of each is 1.5 MB/h.
     wide = SoakResult(MODEL, Slope(0.0, -4e6, 2e6), FLAT.growth, FLAT.readings, SERVED)

@@ -310,6 +310,10 @@ def test_plain_words_are_truth_values_and_quoted_ones_text(tmp_path: Path) -> No
         # The key is meant, though the value begins on the next line.
         ("services:\n  a:\n    labels:\n      x:\n        y: z\n", "4: label x of a is a mapping, not a text"),
         (
+            "services:\n  a:\n    labels: !override\n      x:\n        y: z\n",
+            "4: label x of a is a mapping, not a text",
+        ),
+        (
             "services:\n  a:\n    user:\n      b\n    user: c\n",
             "5: user is here a second time; the first is in line 3",
         ),

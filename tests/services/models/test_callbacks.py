@@ -198,6 +198,9 @@ def test_datagram_is_a_conversation_until_it_is_answered(timers: Timers, convers
         conversations.receive(listener)
         assert conversations.count == 1
         assert [client.recv(100), client.recv(100)] == [b"+OK\r\n", b"+PONG\r\n"]
+        client.send(b"INFO\r\n")
+        conversations.receive(listener)
+        assert "\r\npeer:{}:{}\r\n".format(*client.getsockname()).encode() in client.recv(1000)
 
 
 @pytest.mark.parametrize("state", [READING, SENDING, WAITING, LINGERING])

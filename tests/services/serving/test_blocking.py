@@ -182,7 +182,10 @@ def test_conversation_gives_way_as_its_model_does_and_sleeps_until_it_is_cut_off
     events: list[Event] = [Wait(0.05), GiveWay(), Send(b"x"), Close(at_eof=True)]
     gave: list[int] = []
     slept: list[float] = []
-    conversations = Conversations(give_way=lambda: gave.append(len(events)))
+    timed: list[socket.socket] = []
+    conversations = Conversations(
+        set_timeouts=lambda stream, seconds: timed.append(stream), give_way=lambda: gave.append(len(events))
+    )
     monkeypatch.setattr(conversations._cut, "wait", slept.append)
     script: Any = SimpleNamespace(next_event=lambda: events.pop(0))
     wanted = parse_listens(["command=tcp://127.0.0.1:0", "command=udp://127.0.0.1:0"], "m")
@@ -192,7 +195,12 @@ def test_conversation_gives_way_as_its_model_does_and_sleeps_until_it_is_cut_off
             theirs.settimeout(20.0)
             conversations.serve_stream(replace(stream, recorder=lambda connection, port: script), ours, "")
             assert theirs.recv(100) == b"x"
-        assert (slept, gave, events) == ([0.05], [2], [])
+            assert (slept, gave, events, timed) == ([0.05], [2], [], [ours])
+            # A close that waits for the client's own waits at this socket, too.
+            events.append(Close())
+            theirs.close()
+            conversations.serve_stream(replace(stream, recorder=lambda connection, port: script), ours, "")
+            assert timed == [ours] * 3
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(20.0)
             client.bind(("127.0.0.1", 0))
