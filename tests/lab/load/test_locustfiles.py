@@ -145,6 +145,7 @@ def test_users_run_for_a_time_and_their_failures_are_shown(
     given: dict[str, Any] = {}
 
     def run_generator(helpers: object, arguments: list[str], **options: object) -> Completed:
+        assert helpers is ours
         given.update(options, arguments=arguments)
         result = json.dumps([{**ENTRY, "response_times": {}}])
         # A failure of a single process is on stderr; with workers, all of it is on stdout.
@@ -152,8 +153,8 @@ def test_users_run_for_a_time_and_their_failures_are_shown(
         return Completed([], 1, f"{said[1]}\n{result}\n", f"{said[0]}\n")
 
     monkeypatch.setattr(locustfiles, "run_generator", run_generator)
-    helpers: Any = None
-    (step,) = run_headless(helpers, ["-f", "x"], ["FtpUser"], 7, 2.5, **chosen)
+    ours: Any = object()
+    (step,) = run_headless(ours, ["-f", "x"], ["FtpUser"], 7, 2.5, **chosen)
     assert step.rate == 40.0
     assert capsys.readouterr() == ("", "lab: first\nlab: second\n")
     assert given.pop("arguments") == [

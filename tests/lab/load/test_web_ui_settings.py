@@ -44,6 +44,7 @@ class Served:
 def serve(monkeypatch: pytest.MonkeyPatch, code: int, *, interrupted: bool = False, **chosen: Any) -> Served:
     """Serve a UI for one model, whose Locust ends with an exit code, or goes on after a Ctrl-C."""
     served = Served()
+    lab = Lab()
 
     def wait(meanwhile: Any) -> int:
         meanwhile()
@@ -58,23 +59,27 @@ def serve(monkeypatch: pytest.MonkeyPatch, code: int, *, interrupted: bool = Fal
         return code
 
     def open_requests(names: Sequence[str], main: object) -> Any:
+        assert main is generator.main
         served.done.append(list(names))
         return SimpleNamespace(advance=lambda inject=True: served.done.append(("advance", inject)))
 
     @contextlib.contextmanager
     def open_generator(helpers: object, arguments: list[str], **options: object) -> Iterator[Any]:
+        assert helpers is lab.helpers
         served.arguments, served.options = arguments, options
-        yield SimpleNamespace(main=SimpleNamespace(process=SimpleNamespace(wait=end)), wait=wait)
+        yield generator
 
     @contextlib.contextmanager
     def send_telemetry(backend: object, names: Sequence[str], main: object) -> Iterator[None]:
+        assert (backend, main) == (lab, generator.main)
         served.done.append(("telemetry", list(names)))
         yield
 
+    generator = SimpleNamespace(main=SimpleNamespace(process=SimpleNamespace(wait=end)), wait=wait)
     monkeypatch.setattr(web_ui, "open_generator", open_generator)
     monkeypatch.setattr(web_ui, "send_telemetry", send_telemetry)
     models: Any = [SimpleNamespace(name="prefork")]
-    serve_ui(cast(Any, Lab()), models, ["--users", "3"], open_requests=open_requests, **{"faults": [], **chosen})
+    serve_ui(cast(Any, lab), models, ["--users", "3"], open_requests=open_requests, **{"faults": [], **chosen})
     return served
 
 
