@@ -393,9 +393,10 @@ def _find_end(text: str, start: int) -> int:
 
 def _substitute(inner: str, get: Callable[[str], str | None]) -> str:
     name = _NAME.match(inner)
-    form = re.fullmatch(r"(:?[-?+])(.*)", inner[name.end() :], re.DOTALL) if name else None
+    # As Compose does, in one line.
+    form = re.fullmatch(r"(:?[-?+])(.*)", inner[name.end() :]) if name else None
     if name is None or (form is None and name.end() < len(inner)):
-        raise ValueError(f"'${{{inner}}}' is not a variable: write a dollar sign as $$")
+        raise ValueError(f"{f'${{{inner}}}'!r} is not a variable: write a dollar sign as $$")
     value = get(name[0])
     if form is None:
         return value or ""

@@ -88,6 +88,7 @@ CASES: dict[str, Case] = {
     ),
     "no closing brace": Case(label('"${V"').base, refused="7: '${V' has no closing brace"),
     "no name": Case(label('"${1}"').base, refused="7: '${1}' is not a variable"),
+    "a default of two lines": Case(label('"${V:-a\\nb}"').base, refused=r"7: '${V:-a\nb}' is not a variable"),
     "another form": Case(label('"${V/a/b}"').base, refused="7: '${V/a/b}' is not a variable"),
     "Compose's own": Case(label('"${COMPOSE_PROJECT_NAME}"').base, refused="7: COMPOSE_PROJECT_NAME is a setting of"),
     "elsewhere": Case(f"x-y: '${{}}'\n{BASE}", refused="1: '${}' is not a variable"),
