@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# Where pytest's cache keeps the ids of the tests that have failed.
+_FAILED = "cache/lastfailed"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup(
@@ -74,8 +77,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     if getattr(session.config.option, "loadgroup", False):
         for item in session.items:
-            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:
+            if item.get_closest_marker("xdist_group") and strip_group(item.nodeid) == item.nodeid:
                 raise pytest.UsageError(f"{item.nodeid}: this pytest and this pytest-xdist lose the groups of tests")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Name tests that failed in a group as a run without groups does. `--last-failed` would know none of them: it would
+    leave them out if others failed too, and else run all tests.
+    """
+    # There is none with `-p no:cacheprovider`, and workers leave it to their controller.
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        failed = cache.get(_FAILED, {})
+        cache.set(_FAILED, {strip_group(nodeid): value for nodeid, value in failed.items()})
+
+
+def strip_group(nodeid: str) -> str:
+    """The id of a test without the group that pytest-xdist has added. A parameter may have an @ as well."""
+    name, bracket, rest = nodeid.rpartition("]")
+    return name + bracket + rest.partition("@")[0]
 
 
 @pytest.fixture(scope="session")

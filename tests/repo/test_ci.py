@@ -1,7 +1,9 @@
 """What CI runs, and what makes it fail: `.ci/run`, and the second run of tests that failed (`make test RETRY=1`)."""
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,13 +61,57 @@ def test_only_tests_that_failed_run_once_more(
     retry: str, codes: list[int], passes: bool, runs: int, tmp_path: Path
 ) -> None:
     pytest_ = put(tmp_path, "pytest", codes)
-    # Without an engine, and as if all was installed.
-    stamps = [word for stamp in ("lab", "dev") for word in ("-o", f".venv/{stamp}.stamp")]
-    variables = ["ENGINE=true", f"PYTEST={pytest_}", "TESTS=tests/x", f"RETRY={retry}", "WORKERS=4"]
-    own = ("MAKEFLAGS", "MUTANT_SECONDS", "RETRY")
-    environ = {name: value for name, value in os.environ.items() if name not in own}
-    done = subprocess.run(["make", *stamps, "test", *variables], cwd=ROOT, env=environ, check=False)
-    assert (done.returncode == 0) == passes
+    assert (make_test(pytest_, "tests/x", f"RETRY={retry}") == 0) == passes
     first, *again = (tmp_path / "asked").read_text().splitlines()
     assert first == "--numprocesses 4 --dist loadgroup --no-loadscope-reorder tests/x"
     assert again == [FAILED] * (runs - 1)
+
+
+# Each test notes that it ran. Those of the second file fail the first time, two of them in a group.
+NOTES = """
+from pathlib import Path
+import pytest
+
+def note(name):
+    with Path("{folder}/ran").open("a") as file:
+        file.write(name + chr(10))
+    return Path("{folder}/ran").read_text().split().count(name)
+"""
+PASSES = """
+@pytest.mark.xdist_group("engine")
+@pytest.mark.parametrize("name", ["passes", "pass@es"])
+def test_it_passes(name):
+    note(name)
+"""
+FAILS_ONCE = """
+@pytest.mark.xdist_group("engine")
+@pytest.mark.parametrize("name", ["group", "gr@up"])
+def test_it_fails_in_a_group(name):
+    assert note(name) == 2
+"""
+ALONE = """
+def test_it_fails():
+    assert note("alone") == 2
+"""
+
+
+@pytest.mark.parametrize(("others", "failing"), [("", []), (ALONE, ["alone", "alone"])])
+def test_tests_of_a_group_run_once_more_too(others: str, failing: list[str], tmp_path: Path) -> None:
+    """Alone, and beside tests without a group; by the real pytest."""
+    notes = NOTES.format(folder=tmp_path)
+    (tmp_path / "pytest.ini").touch()
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_a.py").write_text(notes + PASSES)
+    (tmp_path / "test_b.py").write_text(notes + FAILS_ONCE + others)
+    assert make_test(f"{sys.executable} -m pytest -c {tmp_path}/pytest.ini", str(tmp_path), "RETRY=1") == 0
+    ran = (tmp_path / "ran").read_text().split()
+    assert sorted(ran) == [*failing, "gr@up", "gr@up", "group", "group", "pass@es", "passes"]
+
+
+def make_test(pytest_: object, tests: str, *variables: str) -> int:
+    """Exit code of `make test`, without an engine, and as if all was installed."""
+    stamps = [word for stamp in ("lab", "dev") for word in ("-o", f".venv/{stamp}.stamp")]
+    words = ["ENGINE=true", f"PYTEST={pytest_}", f"TESTS={tests}", "WORKERS=4", *variables]
+    own = ("MAKEFLAGS", "MUTANT_SECONDS", "RETRY")
+    environ = {name: value for name, value in os.environ.items() if name not in own}
+    return subprocess.run(["make", *stamps, "test", *words], cwd=ROOT, env=environ, check=False).returncode

@@ -295,6 +295,9 @@ class TestAllAtOnce:
         (folder / ".env").write_text("COMPOSE_PROJECT_NAME=other\nCOMPOSE_PROFILES=load\nHTTP_PROXY=x\nLAB_NONE=1\n")
         options = ["--file", str(folder / "compose.yaml"), "--backend", "docker", "--project", docker_project]
         environ = {**DROPPED, **PIP, **own}
+        # A build obeys the person's proxy, and there is none at this one.
+        images = ["plain_socket", "shell", "locust_persistent", "gallery_web", "clients"]
+        Containers("t", Catalogue.load()).build(images)
         up = lab(*options, "up", "plain_socket", environ=environ)
         assert (up.returncode, up.stdout) == (0, "1 model answers: `lab ls` lists them\n"), up.stderr
         try:
