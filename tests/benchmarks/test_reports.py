@@ -380,8 +380,12 @@ def test_time_of_held_clients_is_their_p99(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_limit_of_descriptors_is_the_lowest_free_one_and_is_lifted_again() -> None:
-    with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b".")
+            process.stdout.read(1)  # a library that it loads is open until then
             _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
             exhaustion.limit([psutil.Process(process.pid)], more=False)
             assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (3, most)

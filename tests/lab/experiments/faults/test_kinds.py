@@ -324,13 +324,17 @@ def test_tree_has_all_descendants_but_zombies_and_the_init_of_a_container(
 
 
 # The scripts run on a tree of three processes: a parent and its two children. The kernel cuts the parent's name at 15
-# bytes, which leaves half a letter: PR_SET_NAME, prctl(2).
+# bytes, which leaves half a letter: PR_SET_NAME, prctl(2). What each holds changes until its program and libraries are
+# loaded, so the children have answered before they are named.
 PARENT = """
-import ctypes, subprocess, sys, time
+import ctypes, os, subprocess
 ctypes.CDLL(None).prctl(15, "обработчик".encode())
-children = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+children = [subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) for _ in range(2)]
+for child in children:
+    child.stdin.write(b".")
+    child.stdout.read(1)
 print(*[child.pid for child in children], flush=True)
-sys.stdin.read()
+os.read(0, 1)
 for child in children:
     child.kill()
 """
