@@ -81,12 +81,13 @@ def test_conversations_have_the_grace_period_and_are_then_cut_off(
 
 
 @pytest.mark.usefixtures("kept_signals")
+@pytest.mark.timeout(60)
 def test_stop_signal_just_before_a_blocking_call_ends_the_conversation_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a signal interrupts nothing: Python's handler waits until the call returns."""
     assert blocking._LONGEST_CALL + Limits().grace < 10  # seconds until `docker stop` kills
     monkeypatch.setattr(blocking, "_LONGEST_CALL", 0.1)
     wanted = parse_listens(["command=tcp://127.0.0.1:0"], "m")
-    # The alarm of the grace period takes the place of pytest's: it ends the test if the conversation does not end.
+    # Once the signal has come, the alarm of the grace period stands in the place of pytest's.
     limits = Limits(idle=86_400.0, grace=30.0)
     with open_listeners(wanted, limits, str) as (listener,), closing(Drain([listener])) as drain:
         ours, theirs = socket.socketpair()
